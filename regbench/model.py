@@ -1,0 +1,113 @@
+"""The shared autoencoder together with one regularizer: what a method's ``steps`` work on.
+
+Shape suffixes: B batch, C channels, H height, W width, D latent units, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regbench.api import Dims, Regularizer
+from regbench.nets import Decoder, NetShape, SharedAutoencoder
+from regbench.seeding import derive
+
+LossScale = Literal["sum", "mean"]
+
+
+class Model(nn.Module):
+    """What a regularizer sees: the shared nets, its own code, and the reconstruction loss."""
+
+    progress: Tensor
+    """0-d, from 0 to 1 over the regularized part of the training; for annealing."""
+
+    def __init__(self, net: SharedAutoencoder, regularizer: Regularizer, loss_scale: LossScale = "sum") -> None:
+        super().__init__()
+        self.net = net
+        self.regularizer = regularizer
+        self.loss_scale = loss_scale
+        self.register_buffer("progress", torch.zeros(()))
+
+    @property
+    def encoding(self) -> tuple[nn.Module, ...]:
+        """The encoder with its code layer, for an update's ``updates``."""
+        return (self.net.encoder, self.net.code)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.net.decoder
+
+    @property
+    def pixels(self) -> int:
+        """Values in one image."""
+        return self.regularizer.dims.pixels
+
+    def features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The shared code and features of a batch: (code_BD, h_BF)."""
+        h_BF = self.net.encoder(x_BCHW)
+        return self.net.code(h_BF), h_BF
+
+    def encode_with_terms(self, x_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """z_BD and the method's weighted loss terms (0-d)."""
+        code_BD, h_BF = self.features(x_BCHW)
+        z_BD, terms = self.regularizer(code_BD, h_BF)
+        return z_BD, terms
+
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """z_BD, sampled or not as ``regularizer.sampling`` says."""
+        return self.encode_with_terms(x_BCHW)[0]
+
+    def decode(self, z_BD: Tensor) -> Tensor:
+        """Logits of the reconstruction, logits_BCHW."""
+        logits_BCHW: Tensor = self.net.decoder(z_BD)
+        return logits_BCHW
+
+    def reconstruction_loss(self, z_BD: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Binary cross-entropy on logits in nats (eq. 2): summed over an image's values, mean over the batch.
+
+        With ``loss_scale = "mean"`` it is the mean over values as well, as many papers print it.
+        """
+        logits_BCHW = self.decode(z_BD)
+        # float32 whatever the precision: a sum over thousands of bfloat16 values loses its digits.
+        bce = F.binary_cross_entropy_with_logits(logits_BCHW.float(), x_BCHW.float(), reduction="sum")
+        values = x_BCHW.numel() if self.loss_scale == "mean" else len(x_BCHW)
+        return bce / values
+
+    @contextmanager
+    def sampling(self, enabled: bool) -> Iterator[None]:
+        """Sampled codes on or off inside the block."""
+        before = self.regularizer.sampling
+        self.regularizer.sampling = enabled
+        try:
+            yield
+        finally:
+            self.regularizer.sampling = before
+
+
+def build_model(
+    shape: NetShape,
+    regularizer: type[Regularizer],
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int,
+    loss_scale: LossScale = "sum",
+    device: torch.device | str = "cpu",
+) -> Model:
+    """A freshly initialised model, its weights a pure function of ``seed``.
+
+    The shared net has a random stream of its own, so that every method of a seed starts from the same one.
+    Weights are drawn on the CPU: they do not depend on the device.
+    """
+    dims = Dims(latent=shape.latent, features=shape.features, channels=shape.channels, side=shape.side)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        net = SharedAutoencoder(shape)
+        torch.manual_seed(derive(seed, "regularizer"))
+        method = regularizer(regularizer.Options(**(options or {})), dims)
+    model = Model(net, method, loss_scale)
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,48 @@
+"""What a figure is: something drawn from the results of a run, without torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+    from regbench.store.records import Run
+
+
+class FigureOptions(BaseModel):
+    """Base of a figure's options; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One finished picture."""
+
+    name: str
+    """File name without extension: lower case, digits, hyphens."""
+    figure: matplotlib.figure.Figure
+    caption: str
+    """What is shown, of which cells, and how it was chosen: enough to go under the figure in a paper."""
+
+
+class Figure(ABC):
+    """A figure that suites can name under ``[[figures]]``. ``kind`` in the suite is ``name`` here."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[FigureOptions]] = FigureOptions
+
+    options: Any
+
+    def __init__(self, options: FigureOptions | None = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def draw(self, run: Run) -> Iterable[Drawing]:
+        """Draw, as a rule once per data set. Yield nothing where the run has nothing to show."""
