@@ -1,0 +1,59 @@
+"""The project's checks: ``nox`` runs them all, ``nox -s tests -- ARGS`` the tests with arguments for pytest.
+
+PyTorch is several gigabytes, so tests, types and docs share one environment, ``.nox/project``. It is kept
+between runs; remove the directory to start afresh. Formatting and linting need none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+ENVIRONMENT = Path(__file__).parent / ".nox" / "project"
+
+
+def project_python(session: nox.Session, *groups: str) -> str:
+    """The interpreter of the shared environment, with the project and these dependency groups installed."""
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        session.log("creating .nox/project; installing PyTorch takes a few minutes the first time")
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(ENVIRONMENT), external=True)
+    wanted = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.run(str(python), "-m", "pip", "install", "--quiet", "--editable", ".", *wanted, external=True)
+    return str(python)
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Formatting and lint rules."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    python = project_python(session, "test", "types")
+    session.run(python, "-m", "mypy", external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """All tests, the examples of the documentation among them."""
+    python = project_python(session, "test")
+    session.run(python, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Only the documentation: executes every example in README.md and docs/."""
+    python = project_python(session, "test")
+    session.run(python, "-m", "pytest", "tests/test_docs.py", *session.posargs, external=True)
