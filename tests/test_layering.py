@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
     {"plugins"},
     {"hookspecs", "api", "data"},
     {"nets", "store", "statistics", "ops"},
-    {"seeding", "randomness", "errors"},
+    {"seeding", "modes", "errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

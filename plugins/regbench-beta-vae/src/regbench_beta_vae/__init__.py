@@ -20,6 +20,7 @@ class BetaVAE(regbench.Regularizer):
     name = "beta-vae"
     paper = "Higgins et al. 2017, openreview.net/forum?id=Sy2fzU9gl"
     prior = "N(0, I)"
+    stochastic = True
 
     class Options(regbench.Options):
         beta: float = Field(
@@ -28,10 +29,6 @@ class BetaVAE(regbench.Regularizer):
 
     def build(self, dims: regbench.Dims) -> None:
         self.logvar = nn.Linear(dims.features, dims.latent)
-
-    @property
-    def stochastic(self) -> bool:
-        return True
 
     @property
     def weight(self) -> float:
