@@ -1,0 +1,114 @@
+"""A run as a pandas DataFrame: one row per planned cell, finished or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from regbench.store.records import CellRecord, Run
+
+COST = ("optimizer_steps", "device_seconds", "images_per_second", "peak_memory_bytes")
+ENVIRONMENT = ("device", "device_name", "precision", "engine")
+_IDENTITY = ("dataset", "method", "regularizer", "seed", "status", "reason")
+_REST = (*COST, *ENVIRONMENT, "beta_effective", "loss_scale", "samples_from", "options", "id")
+SAMPLED = "_sampled"
+"""Ending of the columns that hold a metric at one sampled code; without it, at the mean code."""
+
+
+def load_results(path: str | Path) -> pd.DataFrame:
+    """Read a run directory (``runs/<suite>``) into a DataFrame; see :func:`results_frame` for its columns.
+
+    Raises ``StoreError`` where ``path`` is no run directory, or a result has been altered.
+    """
+    return results_frame(Run.open(Path(path)))
+
+
+def results_frame(run: Run) -> pd.DataFrame:
+    """One row per planned cell, in the suite's order; failed and missing cells are rows with empty numbers.
+
+    Columns, in this order:
+
+    - ``dataset``, ``method`` (labels), ``regularizer`` (its name), ``seed``, ``status`` (``done``,
+      ``failed``, ``diverged``, ``interrupted`` or ``missing``) and ``reason``;
+    - each metric of the suite, at the mean code as ``<metric>`` and, for stochastic methods, at one sampled
+      code as ``<metric>_sampled``;
+    - each diagnostic that is a number (``active_units``, ``clusters_purity``, ...);
+    - ``optimizer_steps``, ``device_seconds``, ``images_per_second``, ``peak_memory_bytes``;
+    - ``device``, ``device_name``, ``precision``, ``engine``, ``beta_effective``, ``loss_scale``,
+      ``samples_from``, ``options`` (the method's options, as JSON) and ``id``.
+    """
+    metrics = list(run.suite["metrics"])
+    diagnostics = diagnostic_columns(run)
+    columns = [*_IDENTITY, *metrics, *(name + SAMPLED for name in metrics), *diagnostics.values(), *_REST]
+    rows = [_row(cell, metrics, diagnostics) for cell in run.cells]
+    frame = pd.DataFrame(rows, columns=columns)
+    numbers = [
+        *metrics,
+        *(name + SAMPLED for name in metrics),
+        *diagnostics.values(),
+        *COST,
+        "beta_effective",
+    ]
+    return frame.astype(dict.fromkeys(numbers, "float64"))
+
+
+def diagnostic_columns(run: Run) -> dict[str, str]:
+    """Diagnostics that are numbers in any finished cell, in order of appearance, and their columns.
+
+    A diagnostic has its own name as its column, or ``diagnostic_<name>`` where that is taken.
+    """
+    metrics = run.suite["metrics"]
+    taken = {*_IDENTITY, *_REST, *metrics, *(name + SAMPLED for name in metrics)}
+    names = dict.fromkeys(
+        name
+        for cell in run.cells
+        if cell.status == "done"
+        for name, _ in _numbers(cell.result["diagnostics"])
+    )
+    return {name: f"diagnostic_{name}" if name in taken else name for name in names}
+
+
+def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -> dict[str, Any]:
+    regularizer = cell.key["regularizer"]
+    row = {
+        "dataset": cell.dataset,
+        "method": cell.method,
+        "regularizer": regularizer["name"],
+        "seed": cell.seed,
+        "status": cell.status,
+        "reason": cell.outcome.get("reason", ""),
+        "options": json.dumps(regularizer["options"], sort_keys=True),
+        "id": cell.id,
+    }
+    if cell.status != "done":
+        return row
+    result = cell.result
+    sampled = result["metrics"]["sampled"] or {}
+    row |= {name: _number(result["metrics"]["mean"].get(name)) for name in metrics}
+    row |= {name + SAMPLED: _number(sampled.get(name)) for name in metrics}
+    row |= {diagnostics[name]: value for name, value in _numbers(result["diagnostics"])}
+    row |= {name: _number(result["cost"].get(name)) for name in COST}
+    row |= {name: result["environment"].get(name) for name in ENVIRONMENT}
+    row["beta_effective"] = _number(result["beta_effective"])
+    row |= {name: result.get(name) for name in ("loss_scale", "samples_from")}
+    return row
+
+
+def _numbers(diagnostics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers among the diagnostics; those of a nested table are called ``<table>_<name>``."""
+    for name, value in diagnostics.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}_")
+        elif (number := _number(value)) is not None:
+            yield f"{prefix}{name}", number
+
+
+def _number(value: Any) -> float | None:
+    """A stored number; the store writes what is not finite as the texts ``nan``, ``inf`` and ``-inf``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return float(value) if value in ("nan", "inf", "-inf") else None

@@ -1,0 +1,179 @@
+"""A run as tables: one per data set, in one model that all renderers share.
+
+    for table in build_tables(run):
+        table.columns, table.rows, table.notes
+        table.pick("metric")        # the same rows with the columns of one group
+
+Renderers: :mod:`regbench.report.terminal`, :mod:`regbench.report.markdown`, :mod:`regbench.report.latex`; the
+numbers at full precision are :func:`regbench.report.summary.tidy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from regbench.report.numbers import NOTHING, plain, with_interval
+from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise
+from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
+from regbench.report.table_notes import table_notes
+from regbench.store.records import Run
+
+__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables"]
+
+MEBIBYTE = 2**20
+
+
+def build_tables(run: Run) -> list[Table]:
+    """The tables of a run, one per data set. Failed cells stay in rows and notes, never left out."""
+    return [_Builder(summary).table() for summary in summarise(run)]
+
+
+@dataclass
+class _Builder:
+    summary: Summary
+    footnotes: list[Note] = field(default_factory=list)
+
+    def table(self) -> Table:
+        """Columns, rows and notes; footnotes collect while the rows are made."""
+        columns = list(self._columns())
+        rows = [self._row(row) for row in self.summary.rows]
+        rows += [self._anchor_row(label, value, columns) for label, value in self._anchors()]
+        notes = (*self.footnotes, *table_notes(self.summary))
+        return Table(self.summary.dataset, tuple(columns), tuple(rows), notes, self.summary.baseline)
+
+    def _metrics(self) -> list[Quantity]:
+        return [quantity for quantity in self.summary.quantities if quantity.group == "metric"]
+
+    def _others(self) -> list[Quantity]:
+        """Costs and diagnostics; columns without any number are left out."""
+        return [
+            quantity
+            for quantity in self.summary.quantities
+            if quantity.group != "metric"
+            and any(self.summary.entry(row, quantity).interval for row in self.summary.rows)
+        ]
+
+    def _tested(self, metric: Quantity) -> bool:
+        """Whether any difference of this metric has enough seeds for an exact test."""
+        return any(self.summary.entry(row, metric).p_holm is not None for row in self.summary.rows)
+
+    def _columns(self) -> Iterator[Column]:
+        yield Column("method", "method", "row")
+        yield Column("n", "n", "row", definition="seeds done / seeds planned")
+        for metric in self._metrics():
+            yield Column(metric.name, metric.label, "metric", metric.better, metric.definition)
+        if self.summary.baseline is not None:
+            for metric in self._metrics():
+                name = metric.name
+                yield Column(f"{name}.difference", f"Δ {metric.label}", "difference", metric.better)
+                yield Column(f"{name}.wins", "wins", "difference", "higher")
+                if self._tested(metric):
+                    yield Column(f"{name}.p", "p", "difference", "lower")
+        for quantity in self._others():
+            group: Group = "cost" if quantity.group == "cost" else "diagnostic"
+            yield Column(quantity.name, quantity.label, group, quantity.better, quantity.definition)
+
+    def _row(self, row: MethodRow) -> Row:
+        cells = [self._method_cell(row), self._n_cell(row)]
+        for metric in self._metrics():
+            cells.append(_metric_cell(row, self.summary.entry(row, metric)))
+        if self.summary.baseline is not None:
+            for metric in self._metrics():
+                cells += self._difference_cells(row, metric)
+        for quantity in self._others():
+            cells.append(_other_cell(quantity, self.summary.entry(row, quantity), row))
+        return Row(row.method, row.code, tuple(cells))
+
+    def _method_cell(self, row: MethodRow) -> Cell:
+        mixed = [f"{kind}s {', '.join(found)}" for kind, found in row.environment.items() if len(found) > 1]
+        marks = [self._footnote(f"Seeds of this row mix {'; '.join(mixed)}.")] if mixed else []
+        return Cell(f"{row.method}, {row.code} code" if row.stochastic else row.method, marks=tuple(marks))
+
+    def _n_cell(self, row: MethodRow) -> Cell:
+        marks = []
+        for problem in row.problems:
+            seeds = ", ".join(str(seed) for seed in problem.seeds)
+            plural = "seeds" if len(problem.seeds) > 1 else "seed"
+            if problem.status == "missing":
+                text = f"{row.method}: {plural} {seeds} not run yet."
+            else:
+                reason = f": {problem.reason}" if problem.reason else ""
+                text = f"{row.method}: {plural} {seeds} {problem.status}{reason}."
+            marks.append(self._footnote(text.replace("..", ".")))
+        return Cell(f"{row.done}/{row.planned}", float(row.done), marks=tuple(marks))
+
+    def _difference_cells(self, row: MethodRow, metric: Quantity) -> list[Cell]:
+        entry = self.summary.entry(row, metric)
+        difference, tested = entry.difference, self._tested(metric)
+        if difference is None:
+            is_baseline = row.method == self.summary.baseline and row.code == "mean"
+            cells = [Cell("baseline" if is_baseline else NOTHING), Cell(NOTHING)]
+            return [*cells, Cell(NOTHING)] if tested else cells
+        parts = [f"{difference.n} pairs"]
+        if difference.correlation is not None:
+            parts.append(f"correlation of the pairs {difference.correlation:.2f}")
+        if entry.p is not None:
+            parts.append(f"sign-flip p = {entry.p:.3g} before adjustment")
+        text = with_interval(difference.mean, difference.low, difference.high)
+        if difference.mean > 0:
+            text = f"+{text}" if not text.startswith("(") else f"(+{text[1:]}"
+        cells = [
+            Cell(text, difference.mean, difference.low, difference.high, note=", ".join(parts)),
+            Cell(f"{difference.wins}/{difference.n}", float(difference.wins)),
+        ]
+        if tested:
+            p = entry.p_holm
+            cells.append(Cell("n too small" if p is None else f"{p:.2g}", p))
+        return cells
+
+    def _anchors(self) -> list[tuple[str, float]]:
+        """References are test MSEs: nothing to show where the suite has no MSE."""
+        has_mse = any(metric.name == "mse" for metric in self._metrics())
+        return anchor_values(self.summary.anchors) if has_mse else []
+
+    def _anchor_row(self, label: str, value: float, columns: Sequence[Column]) -> Row:
+        mark = self._footnote("A reference computed from the data, not trained: no seeds, never in bold.")
+        cells = {
+            "method": Cell(label, marks=(mark,)),
+            "n": Cell("–", note="not trained"),
+            "mse": Cell(plain(value), value),
+        }
+        return Row(label, "", tuple(cells.get(column.key, Cell(NOTHING)) for column in columns))
+
+    def _footnote(self, text: str) -> str:
+        """The letter of a footnote; one text has one letter."""
+        for note in self.footnotes:
+            if note.text == text:
+                return note.mark
+        number = len(self.footnotes)
+        mark = (chr(ord("a") + number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+        self.footnotes.append(Note(text, mark))
+        return mark
+
+
+def _metric_cell(row: MethodRow, entry: Entry) -> Cell:
+    interval = entry.interval
+    if interval is None:
+        states = dict.fromkeys("not run" if p.status == "missing" else p.status for p in row.problems)
+        return Cell(", ".join(states) or NOTHING)
+    return Cell(
+        with_interval(interval.mean, interval.low, interval.high),
+        interval.mean,
+        interval.low,
+        interval.high,
+        bold=entry.tie,
+        note="n = 1, no interval" if interval.n == 1 else f"{interval.n} seeds",
+    )
+
+
+def _other_cell(quantity: Quantity, entry: Entry, row: MethodRow) -> Cell:
+    interval = entry.interval
+    if interval is None:
+        return Cell("" if row.code == "sampled" else NOTHING)
+    unit = MEBIBYTE if quantity.name == "peak_memory_bytes" else 1
+    mean = interval.mean / unit
+    if interval.low is None or interval.high is None or not interval.sd:
+        return Cell(plain(mean), mean)
+    low, high = interval.low / unit, interval.high / unit
+    return Cell(with_interval(mean, low, high), mean, low, high)
