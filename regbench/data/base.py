@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from regbench.errors import DataError
+
 
 class DatasetOptions(BaseModel):
     """Base of a data set's options; unknown keys are refused."""
@@ -36,7 +38,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """A data set in memory. Images are uint8 of shape (N, C, H, W), labels int64 of shape (N,)."""
+    """A data set in memory. Images are uint8 of shape (N, C, H, W), labels int64 of shape (N,).
+
+    A set without labels has -1 for each and no classes.
+    """
 
     train: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
@@ -67,16 +72,29 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self, root: Path) -> str:
-        """What the results depend on: published checksums where there are some, else a hash of the decoded data."""
+        """What the results depend on: published checksums where there are some, else a hash of the images."""
 
     @abstractmethod
     def load(self, root: Path) -> Images:
-        """Verify and decode. Raises :class:`regbench.errors.DataError`, naming file, found, expected, and the mend."""
+        """Verify and decode. Raises ``DataError`` with the file, found and expected, and the mend."""
+
+    def files(self, root: Path) -> tuple[Path, ...]:
+        """Files or directories that must be there before ``load``; empty: nothing lies below ``root``."""
+        return ()
 
     def check(self, root: Path) -> list[str]:
-        """Every problem with the files below ``root``, in words; empty: all is well."""
-        raise NotImplementedError
+        """Every problem with the files below ``root``, in words; empty: all is well. Default: it loads."""
+        try:
+            self.load(root)
+        except DataError as error:
+            return [in_words(error)]
+        return []
 
     def fetch(self, root: Path) -> None:
-        """Download into ``root``. Raises ``DataError`` where that is impossible."""
-        raise NotImplementedError
+        """Download into ``root``. Raises ``DataError`` where that is impossible, as it is by default."""
+        raise DataError(f"the data set {self.name} has nothing to download")
+
+
+def in_words(error: DataError) -> str:
+    """One problem of :meth:`Dataset.check`: what happened, and what to do next."""
+    return f"{error} ({error.hint})" if error.hint else str(error)
