@@ -22,6 +22,8 @@ class Metric(ABC):
     better: ClassVar[Literal["lower", "higher"]]
     definition: ClassVar[str]
     """One sentence, printed under every table."""
+    minimum_side: ClassVar[int] = 1
+    """Smallest image side in pixels; a suite with smaller images is refused when it is planned."""
 
     @abstractmethod
     def per_image(self, x_BCHW: Tensor, logits_BCHW: Tensor) -> Tensor:
