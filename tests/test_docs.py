@@ -28,6 +28,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from regbench import hookspecs
 from regbench.cli.app import app
+from regbench.conformance.checks import CHECKS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -199,6 +200,13 @@ def test_every_verb_has_a_page_with_all_its_options_and_no_others(verb: str) -> 
 
 def test_no_page_for_a_verb_that_is_not_there() -> None:
     assert {page.stem for page in (DOCS / "cli").glob("*.md")} == verbs().keys()
+
+
+def test_the_page_of_check_lists_every_check() -> None:
+    text = (DOCS / "cli" / "check.md").read_text(encoding="utf-8")
+    section = text.partition("## What is checked")[2].partition("##")[0]
+    listed = re.findall(r"^- (.*)$", section, re.M)
+    assert listed == [(check.__doc__ or "").strip() for check in CHECKS]
 
 
 def test_these_tests_see_what_they_look_for(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ PACKAGE = Path(regbench.__file__).parent
 # Top to bottom. A module may import from its own line and from those below it.
 LAYERS: list[set[str]] = [
     {"__main__", "cli"},
-    {"testing", "scaffold"},
+    {"testing", "conformance", "scaffold"},
     {"workflow", "run", "cell", "execution"},
     {"report"},
     {"suite"},
@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"evaluation"},
     {"regularizers"},
     {"model"},
-    {"plugins"},
+    {"plugins", "names"},
     {"hookspecs", "api", "data"},
     {"nets", "store", "statistics", "ops"},
     {"seeding", "modes", "errors"},

@@ -47,11 +47,12 @@ def test_generated_test_passes_unedited(tmp_path: Path) -> None:
     assert "2 passed" in result.stdout
 
 
-def test_generated_code_is_formatted_and_lint_free(tmp_path: Path) -> None:
-    package = scaffold.new_plugin("my-method", tmp_path)
+@pytest.mark.parametrize("name", ["a", "my-method", "x" * 40])
+def test_generated_code_is_formatted_and_lint_free(name: str, tmp_path: Path) -> None:
+    package = scaffold.new_plugin(name, tmp_path)
     for check in (["format", "--check"], ["check", "--select", "E,F,I,B,UP,SIM,RUF,PT,PTH,C4"]):
-        command = [find_ruff_bin(), *check, "--isolated", "--no-cache", "--line-length", "110", package]
-        result = subprocess.run(command, capture_output=True, text=True)
+        command = [find_ruff_bin(), *check, "--isolated", "--no-cache", "."]
+        result = subprocess.run(command, cwd=package, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout
 
 
