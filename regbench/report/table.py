@@ -10,7 +10,7 @@ from regbench.report.summary import Code
 Group = Literal["row", "metric", "difference", "cost", "diagnostic"]
 GROUPS: dict[Group, str] = {
     "metric": "Reconstruction",
-    "difference": "Paired differences to the baseline",
+    "difference": "Paired differences",
     "cost": "Cost",
     "diagnostic": "Latent space",
 }
@@ -83,6 +83,11 @@ class Table:
         ]
         columns = tuple(self.columns[place] for place in places)
         return replace(self, columns=columns, rows=tuple(rows), notes=tuple(notes))
+
+    def heading(self, group: Group) -> str:
+        """What stands above the columns of a group."""
+        name = GROUPS[group]
+        return f"{name} to {self.baseline}" if group == "difference" else name
 
     @property
     def groups(self) -> tuple[Group, ...]:

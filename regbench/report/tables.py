@@ -4,8 +4,7 @@
         table.columns, table.rows, table.notes
         table.pick("metric")        # the same rows with the columns of one group
 
-Renderers: :mod:`regbench.report.terminal`, :mod:`regbench.report.markdown`, :mod:`regbench.report.latex`; the
-numbers at full precision are :func:`regbench.report.summary.tidy`.
+Renderers: :func:`regbench.report.terminal.print_tables`, and those of :func:`table_files`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from regbench.report.latex import to_latex
+from regbench.report.markdown import to_markdown
 from regbench.report.numbers import NOTHING, plain, with_interval
-from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise
+from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise, tidy
 from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
 from regbench.store.records import Run
 
-__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables"]
+__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables", "table_files"]
 
 MEBIBYTE = 2**20
 
@@ -27,6 +28,16 @@ MEBIBYTE = 2**20
 def build_tables(run: Run) -> list[Table]:
     """The tables of a run, one per data set. Failed cells stay in rows and notes, never left out."""
     return [_Builder(summary).table() for summary in summarise(run)]
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """Contents of ``table.csv`` (tidy, full precision), ``table.md`` and ``table.tex``, by file name."""
+    tables = build_tables(run)
+    return {
+        "table.csv": tidy(run).to_csv(index=False),
+        "table.md": to_markdown(tables),
+        "table.tex": to_latex(tables),
+    }
 
 
 @dataclass
