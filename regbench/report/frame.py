@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,15 +18,7 @@ SAMPLED = "_sampled"
 """Ending of the columns that hold a metric at one sampled code; without it, at the mean code."""
 
 
-def load_results(path: str | Path) -> pd.DataFrame:
-    """Read a run directory (``runs/<suite>``) into a DataFrame; see :func:`results_frame` for its columns.
-
-    Raises ``StoreError`` where ``path`` is no run directory, or a result has been altered.
-    """
-    return results_frame(Run.open(Path(path)))
-
-
-def results_frame(run: Run) -> pd.DataFrame:
+def load_frame(run: Run) -> pd.DataFrame:
     """One row per planned cell, in the suite's order; failed and missing cells are rows with empty numbers.
 
     Columns, in this order:
@@ -40,6 +31,8 @@ def results_frame(run: Run) -> pd.DataFrame:
     - ``optimizer_steps``, ``device_seconds``, ``images_per_second``, ``peak_memory_bytes``;
     - ``device``, ``device_name``, ``precision``, ``engine``, ``beta_effective``, ``loss_scale``,
       ``samples_from``, ``options`` (the method's options, as JSON) and ``id``.
+
+    Raises ``StoreError`` where a result has been altered.
     """
     metrics = list(run.suite["metrics"])
     diagnostics = diagnostic_columns(run)

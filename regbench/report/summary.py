@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from regbench.report.frame import SAMPLED, diagnostic_columns, results_frame
+from regbench.report.frame import SAMPLED, diagnostic_columns, load_frame
 from regbench.statistics import (
     Better,
     Interval,
@@ -52,6 +52,7 @@ _DIAGNOSTICS = {
     "clusters_ari": ("ARI", "adjusted Rand index of clusters and labels"),
     "clusters_accuracy": ("accuracy", "label accuracy under the best matching of clusters to labels"),
     "clusters_dead": ("dead clusters", "clusters without a test image"),
+    "clusters_separation": ("separation", "mean distance of two prototypes over the root of the latent size"),
 }
 
 
@@ -128,7 +129,7 @@ class Summary:
 
 def summarise(run: Run) -> list[Summary]:
     """The numbers of every data set, in the suite's order."""
-    frame = results_frame(run)
+    frame = load_frame(run)
     quantities = _quantities(run)
     return [_summary(run, frame[frame["dataset"] == name], name, quantities) for name in run.datasets]
 
