@@ -1,0 +1,38 @@
+"""Pure tensor functions for latent regularizers.
+
+They compute in float32 whatever autocast or TF32 setting surrounds them, never wait for the device, and are
+differentiable unless said otherwise.
+"""
+
+from regbench.ops.discrepancy import mmd, mmd_to_standard_normal, per_prototype_mmd
+from regbench.ops.gaussian import kl_to_standard_normal, reparameterize
+from regbench.ops.kernels import (
+    Bandwidth,
+    GaussianKernel,
+    InverseMultiquadraticKernel,
+    Kernel,
+    KernelName,
+    kernel,
+    squared_distances,
+)
+from regbench.ops.precision import full_precision, matmul
+from regbench.ops.transport import prototype_mass_deviation, sinkhorn
+
+__all__ = [
+    "Bandwidth",
+    "GaussianKernel",
+    "InverseMultiquadraticKernel",
+    "Kernel",
+    "KernelName",
+    "full_precision",
+    "kernel",
+    "kl_to_standard_normal",
+    "matmul",
+    "mmd",
+    "mmd_to_standard_normal",
+    "per_prototype_mmd",
+    "prototype_mass_deviation",
+    "reparameterize",
+    "sinkhorn",
+    "squared_distances",
+]

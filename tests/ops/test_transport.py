@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from regbench import ops
+from tests.ops import oracles
+
+
+def _scores(seed: int, batch: int, count: int, spread: float = 1.0) -> torch.Tensor:
+    return spread * torch.randn(batch, count, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 20),
+    st.integers(1, 12),
+    st.floats(0.1, 6),
+    st.integers(1, 50),
+)
+def test_codes_are_those_of_a_float64_reference(
+    seed: int, batch: int, count: int, spread: float, iterations: int
+) -> None:
+    scores = _scores(seed, batch, count, spread)
+    codes = ops.sinkhorn(scores, epsilon=0.05, iterations=iterations)
+    expected = oracles.sinkhorn(scores.numpy(), 0.05, iterations)
+    assert codes.dtype == torch.float32
+    np.testing.assert_allclose(codes.numpy(), expected, atol=2e-3)
+    np.testing.assert_allclose(codes.sum(1).numpy(), 1, atol=1e-5)
+    deviation = np.abs(expected.sum(0) * count / batch - 1).max()
+    assert ops.prototype_mass_deviation(codes).item() == pytest.approx(deviation, abs=5e-3 * count)
+
+
+@pytest.mark.parametrize(("batch", "count"), [(256, 10), (64, 50), (5, 12)])
+def test_both_marginals_hold_after_enough_iterations(batch: int, count: int) -> None:
+    codes = ops.sinkhorn(_scores(1, batch, count, 0.3), epsilon=0.05, iterations=500)
+    np.testing.assert_allclose(codes.sum(1).numpy(), 1, atol=1e-5)
+    np.testing.assert_allclose(codes.sum(0).numpy(), batch / count, rtol=1e-3)
+    assert ops.prototype_mass_deviation(codes) < 1e-3
+
+
+def test_codes_prefer_similar_pairs() -> None:
+    scores = torch.eye(4).repeat(3, 1)
+    codes = ops.sinkhorn(scores, epsilon=0.05, iterations=3)
+    assert torch.equal(codes.argmax(1), scores.argmax(1))
+    assert codes.max(1).values.min() > 0.99
+
+
+def test_small_epsilon_gives_the_optimal_matching() -> None:
+    scores = _scores(3, 8, 8)
+    _, best = linear_sum_assignment(scores.numpy(), maximize=True)
+    codes = ops.sinkhorn(scores, epsilon=0.01, iterations=2000)
+    assert codes.argmax(1).tolist() == best.tolist()
+
+
+def test_one_prototype_takes_all() -> None:
+    codes = ops.sinkhorn(_scores(0, 7, 1, 50.0))
+    assert torch.equal(codes, torch.ones(7, 1))
+    assert ops.prototype_mass_deviation(codes) == 0
+
+
+def test_scores_beyond_the_range_of_exp_stay_finite() -> None:
+    codes = ops.sinkhorn(_scores(0, 32, 5, 300.0), epsilon=0.01, iterations=200)
+    assert codes.isfinite().all()
+    torch.testing.assert_close(codes.sum(1), torch.ones(32))
+
+
+def test_no_gradient_flows() -> None:
+    assert not ops.sinkhorn(_scores(0, 6, 3).requires_grad_()).requires_grad
+
+
+def test_mass_deviation_is_relative() -> None:
+    codes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert ops.prototype_mass_deviation(codes) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "named"),
+    [
+        (torch.zeros(3), {}, "shape"),
+        (torch.zeros(3, 2), {"epsilon": 0.0}, "epsilon"),
+        (torch.zeros(3, 2), {"iterations": 0}, "iterations"),
+    ],
+)
+def test_wrong_arguments_are_named(scores: torch.Tensor, options: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ops.sinkhorn(scores, **options)  # type: ignore[arg-type]
