@@ -36,6 +36,8 @@ class Figure(ABC):
     """A figure that suites can name under ``[[figures]]``. ``kind`` in the suite is ``name`` here."""
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    """Heading in the report; empty: made from ``name``."""
     Options: ClassVar[type[FigureOptions]] = FigureOptions
 
     options: Any

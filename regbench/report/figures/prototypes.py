@@ -1,0 +1,68 @@
+"""Decoded prototypes, for the methods that have them.
+
+Shape suffixes: K prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from regbench.report.figure import Drawing, Figure, FigureOptions
+from regbench.report.figures.choose import Shown, shown_seeds
+from regbench.report.figures.mosaic import Block, Mosaic
+from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.store.records import CellRecord, Run
+
+
+class PrototypesOptions(FigureOptions):
+    """Options of ``prototypes``."""
+
+    columns: int = Field(15, ge=1, le=100, description="prototypes in a row; more go into further rows")
+    width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
+
+
+class Prototypes(Figure):
+    """What each prototype decodes to, with the share of the test images that are assigned to it."""
+
+    name = "prototypes"
+    title = "Decoded prototypes"
+    Options: ClassVar[type[FigureOptions]] = PrototypesOptions
+
+    def draw(self, run: Run) -> Iterator[Drawing]:
+        look_of = looks(run)
+        for shown in shown_seeds(run):
+            cells = [cell for cell in shown.cells if "prototype_images" in shown.arrays[cell.method]]
+            if cells:
+                yield self._draw(shown, cells, look_of)
+
+    def _draw(self, shown: Shown, cells: list[CellRecord], look_of: dict[str, Look]) -> Drawing:
+        widest = max(len(shown.arrays[cell.method]["prototype_images"]) for cell in cells)
+        columns = min(self.options.columns, widest)
+        sheet = Mosaic(self.options.width, columns)
+        for cell in cells:
+            images_KCHW = shown.arrays[cell.method]["prototype_images"]
+            shares = _shares(cell)
+            for start in range(0, len(images_KCHW), columns):
+                chosen = slice(start, start + columns)
+                block = Block(0, images_KCHW[chosen], shares[chosen])
+                sheet.row([block], cell.method if start == 0 else "", look=look_of[cell.method])
+            sheet.space(0.05)
+        text = (
+            f"Prototypes of each method on {shown.dataset}, decoded. Below each: the share of the test images"
+            f" assigned to it at evaluation; 0% is a dead prototype. {shown.sentence}"
+        )
+        return Drawing(f"prototypes-{slug(shown.dataset)}", sheet.finish(), text)
+
+
+def _shares(cell: CellRecord) -> list[str]:
+    """Percent of the test images per prototype, rounded, so that only an empty cluster shows as 0."""
+    clusters = cell.result["diagnostics"].get("clusters")
+    if clusters is None:
+        return []
+    sizes_K = np.asarray(clusters["sizes"], dtype=np.float64)
+    percent_K = 100 * sizes_K / max(sizes_K.sum(), 1)
+    return ["0%" if share == 0 else "<1%" if share < 1 else f"{share:.0f}%" for share in percent_K]

@@ -1,0 +1,61 @@
+"""Quantities of the history as bands over seeds.
+
+Shape suffixes: S seeds, E epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regbench.statistics import t_interval
+from regbench.store.records import CellRecord
+
+Value = Callable[[Mapping[str, Any]], float | None]
+"""Takes one row of a history, and gives the quantity at that epoch, or ``None`` where it was not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Mean and 95% t-interval over seeds, per epoch at which every seed has the quantity."""
+
+    epochs_E: NDArray[np.int64]
+    mean_E: NDArray[np.float64]
+    low_E: NDArray[np.float64]
+    """NaN where there is one seed only."""
+    high_E: NDArray[np.float64]
+    seeds: int
+
+
+def evaluated(name: str) -> Value:
+    """A number of the epoch's evaluation, e.g. ``test_mse``."""
+    return lambda row: (row.get("evaluation") or {}).get(name)
+
+
+def series(cell: CellRecord, value: Value) -> dict[int, float]:
+    """One cell's quantity by epoch; numbers that are not finite are left out."""
+    found = {}
+    for row in cell.history:
+        number = value(row)
+        if number is not None and np.isfinite(number):
+            found[int(row["epoch"])] = float(number)
+    return found
+
+
+def band(cells: Iterable[CellRecord], value: Value) -> Band | None:
+    """The band of finished cells of one method and data set; ``None`` where none has the quantity."""
+    runs = [found for cell in cells if cell.status == "done" and (found := series(cell, value))]
+    common = sorted(set.intersection(*(set(found) for found in runs))) if runs else []
+    if not common:
+        return None
+    values_SE = np.array([[found[epoch] for epoch in common] for found in runs])
+    low_E, high_E = np.full((2, len(common)), np.nan)
+    if len(runs) > 1:
+        intervals = [t_interval(column_S) for column_S in values_SE.T]
+        low_E = np.array([interval.low for interval in intervals], dtype=np.float64)
+        high_E = np.array([interval.high for interval in intervals], dtype=np.float64)
+    return Band(np.array(common), values_SE.mean(0), low_E, high_E, len(runs))
