@@ -18,7 +18,7 @@ _STYLES = {"+": "green", "-": "red", "!": "bold red", "*": "bold green"}
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """Print to stdout, or to ``console``: a table per data set, the meaning of its marks, what else differs."""
+    """Print to stdout, or to ``console``: a table per data set, what the marks mean, what else differs."""
     console = Console() if console is None else console
     console.print(Text(printable(f"A: {comparison.a}")))
     console.print(Text(printable(f"B: {comparison.b}")))
@@ -30,8 +30,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for mark, meaning in MARKS.items():
         if count := comparison.count(mark):
             console.print(Text(f"  {mark}  {meaning}: {count}", style=_STYLES.get(mark, "")))
-    explained = f"  ±: 95% t-interval over seeds. Marks at {comparison.alpha:.0%}, Holm-adjusted over all tests of a metric."
-    console.print(Text(explained, style="dim"))
+    level = f"Marks at {comparison.alpha:.0%}, Holm-adjusted over all tests of a metric."
+    console.print(Text(f"  ±: 95% t-interval over seeds. {level}", style="dim"))
     for note in comparison.notes:
         console.print(Text(f"  differs: {printable(note)}", style="yellow"))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from regbench.statistics.intervals import ALPHA, paired_difference, pairs
 from regbench.statistics.significance import paired_t_test
@@ -55,19 +55,19 @@ def tost_power(n: int, sd: float, margin: float, *, difference: float = 0.0, alp
         margin: half-width of the region of equivalence.
         difference: the true mean difference.
 
-    With 3 seeds and a spread of half the margin this is 0.55 for methods that are truly equal.
+    With 3 seeds and a spread of half the margin this is 0.56 for methods that are truly equal.
     """
     if n < 2:
         return 0.0
     if sd == 0:
         return float(abs(difference) < margin)
     df, se = n - 1, sd / math.sqrt(n)
-    critical = float(stats.t.ppf(1 - alpha, df))
+    critical = float(special.stdtrit(df, 1 - alpha))
     upper, lower = (margin - difference) / se, (margin + difference) / se
 
     def given_spread(ratio: float) -> float:
         """Density of the estimated over the true sd, times the chance to pass both tests with it."""
-        passing = stats.norm.cdf(upper - critical * ratio) - stats.norm.cdf(critical * ratio - lower)
+        passing = special.ndtr(upper - critical * ratio) - special.ndtr(critical * ratio - lower)
         return float(passing * stats.chi.pdf(ratio * math.sqrt(df), df) * math.sqrt(df))
 
     largest = margin / (critical * se)  # with a larger estimated sd the interval is wider than the margin
@@ -86,7 +86,7 @@ def t_test_power(n: int, sd: float, difference: float, *, alpha: float = ALPHA) 
     if sd == 0:
         return float(difference != 0)
     df, shift = n - 1, difference / (sd / math.sqrt(n))
-    critical = float(stats.t.ppf(1 - alpha / 2, df))
+    critical = float(special.stdtrit(df, 1 - alpha / 2))
     return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Better = Literal["lower", "higher"]
 
@@ -67,7 +67,7 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     if x.size == 1 or not np.isfinite(x).all():
         return Interval(x.size, mean, None, None, None)
     sd = float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, x.size - 1)) * sd / math.sqrt(x.size)
+    half = float(special.stdtrit(x.size - 1, (1 + level) / 2)) * sd / math.sqrt(x.size)
     return Interval(x.size, mean, sd, mean - half, mean + half)
 
 

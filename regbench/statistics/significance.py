@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from regbench.statistics.intervals import (
     ALPHA,
@@ -40,7 +40,10 @@ def paired_t_test(a: ArrayLike, b: ArrayLike, alternative: Alternative = "two-si
     d = x - y
     if negligible(float(d.std(ddof=1)), x, y):
         return _without_spread(float(d.mean()), alternative, x, y)
-    return float(stats.ttest_rel(x, y, alternative=alternative).pvalue)
+    df, t = d.size - 1, float(d.mean()) / (float(d.std(ddof=1)) / math.sqrt(d.size))
+    if alternative == "two-sided":
+        return float(2 * special.stdtr(df, -abs(t)))
+    return float(special.stdtr(df, t if alternative == "less" else -t))
 
 
 def welch_t_test(a: ArrayLike, b: ArrayLike, *, level: float = LEVEL) -> tuple[Interval, float | None]:
