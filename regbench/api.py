@@ -102,7 +102,7 @@ class Regularizer(nn.Module, ABC):
     """Whether a stochastic method samples its code. Set by the harness: true in training, and in evaluation
     once for each; never derive it from ``self.training``."""
 
-    def __init__(self, options: Options, dims: Dims) -> None:
+    def __init__(self, options: BaseModel, dims: Dims) -> None:
         super().__init__()
         self.options = options
         self.dims = dims

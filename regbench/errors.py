@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class RegbenchError(Exception):
@@ -90,9 +91,11 @@ class CellsFailed(RegbenchError):
 class Diverged(RegbenchError):
     """A loss became NaN or infinite. Ends one cell, never the suite."""
 
-    def __init__(self, message: str, *, epoch: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, epoch: int, row: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
         self.epoch = epoch
+        self.row = row
+        """The epoch's history row, kept with the cell."""
 
 
 class Interrupted(RegbenchError):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.api import Dims, Regularizer
+from regbench.modes import forked
 from regbench.nets import Decoder, NetShape, SharedAutoencoder
 from regbench.seeding import derive
 
@@ -26,7 +27,9 @@ class Model(nn.Module):
     progress: Tensor
     """0-d, from 0 to 1 over the regularized part of the training; for annealing."""
 
-    def __init__(self, net: SharedAutoencoder, regularizer: Regularizer, loss_scale: LossScale = "sum") -> None:
+    def __init__(
+        self, net: SharedAutoencoder, regularizer: Regularizer, loss_scale: LossScale = "sum"
+    ) -> None:
         super().__init__()
         self.net = net
         self.regularizer = regularizer
@@ -104,8 +107,7 @@ def build_model(
     Weights are drawn on the CPU: they do not depend on the device.
     """
     dims = Dims(latent=shape.latent, features=shape.features, channels=shape.channels, side=shape.side)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
+    with forked(torch.device("cpu"), derive(seed, "weights")):
         net = SharedAutoencoder(shape)
         torch.manual_seed(derive(seed, "regularizer"))
         method = regularizer(regularizer.Options(**(options or {})), dims)

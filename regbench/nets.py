@@ -50,7 +50,10 @@ class Encoder(nn.Module):
         blocks: list[nn.Module] = []
         channels = shape.channels
         for width in shape.widths:
-            blocks += [nn.Conv2d(channels, width, shape.kernel, stride=2, padding=(shape.kernel - 1) // 2), nn.ReLU()]
+            blocks += [
+                nn.Conv2d(channels, width, shape.kernel, stride=2, padding=(shape.kernel - 1) // 2),
+                nn.ReLU(),
+            ]
             channels = width
         self.blocks = nn.Sequential(*blocks)
         self.dense = nn.Linear(channels * shape.map_side**2, shape.features)

@@ -27,7 +27,12 @@ import pluggy
 from regbench import __version__, hookspecs
 from regbench.errors import PluginError
 
-BUNDLED = ("regbench.regularizers", "regbench.data.bundled", "regbench.evaluation.bundled", "regbench.report.bundled")
+BUNDLED = (
+    "regbench.regularizers",
+    "regbench.data.bundled",
+    "regbench.evaluation.bundled",
+    "regbench.report.bundled",
+)
 NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 
 # What each hook's classes must derive from: (attribute of Registry, module, class).
@@ -133,7 +138,14 @@ def _add_entry_point(found: Registry, entry: importlib.metadata.EntryPoint) -> N
         found.broken.append(_broken(origin, "import failed", error, (entry.name,)))
         return
     version = entry.dist.version if entry.dist is not None else ""
-    _add(found, module, origin=origin, distribution=_distribution(entry), version=version, promised=(entry.name,))
+    _add(
+        found,
+        module,
+        origin=origin,
+        distribution=_distribution(entry),
+        version=version,
+        promised=(entry.name,),
+    )
 
 
 def _add_file(found: Registry, path: Path) -> None:
@@ -143,7 +155,9 @@ def _add_file(found: Registry, path: Path) -> None:
     name = f"regbench_file_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"--plugin {path}: not a Python file", hint="give the path of a file that ends in .py")
+        raise PluginError(
+            f"--plugin {path}: not a Python file", hint="give the path of a file that ends in .py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -153,11 +167,24 @@ def _add_file(found: Registry, path: Path) -> None:
             raise
         found.broken.append(_broken(str(path), "import failed", error, _names_in(content)))
         return
-    _add(found, module, origin=str(path), distribution=f"file:{path.name}", version="", promised=_names_in(content))
+    _add(
+        found,
+        module,
+        origin=str(path),
+        distribution=f"file:{path.name}",
+        version="",
+        promised=_names_in(content),
+    )
 
 
 def _add(
-    found: Registry, module: Any, *, origin: str, distribution: str, version: str, promised: tuple[str, ...] = ()
+    found: Registry,
+    module: Any,
+    *,
+    origin: str,
+    distribution: str,
+    version: str,
+    promised: tuple[str, ...] = (),
 ) -> None:
     """Register one plugin by itself, ask all its hooks, and take all it offers or nothing."""
     try:
@@ -203,7 +230,9 @@ def _ask(module: Any) -> dict[str, tuple[str, type[Any], list[Any]]]:
         base = getattr(importlib.import_module(home), base_name)
         (answer,) = caller() or [None]
         if answer is None or isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
-            raise PluginError(f"{hook} must return a list of {base_name} classes, not {type(answer).__name__}")
+            raise PluginError(
+                f"{hook} must return a list of {base_name} classes, not {type(answer).__name__}"
+            )
         offered[hook] = (kind, base, list(answer))
     if not offered:
         raise PluginError(
@@ -234,7 +263,11 @@ def _broken(origin: str, stage: str, error: BaseException, names: tuple[str, ...
 
 def _names_in(source: bytes) -> tuple[str, ...]:
     """Names that a file's classes seem to carry, so that a suite naming one is told why it is missing."""
-    return tuple(dict.fromkeys(re.findall(r"^\s+name\b[^=\n]*=\s*[\"']([^\"']+)", source.decode(errors="replace"), re.M)))
+    return tuple(
+        dict.fromkeys(
+            re.findall(r"^\s+name\b[^=\n]*=\s*[\"']([^\"']+)", source.decode(errors="replace"), re.M)
+        )
+    )
 
 
 def source_hash(cls: type[Any]) -> str:
@@ -269,5 +302,7 @@ def _hash_files(files: tuple[Path, ...]) -> str:
 
 def _file_of(module: ModuleType) -> Path:
     if module.__file__ is None:
-        raise PluginError(f"{module.__name__} has no source file, so its results could not be traced to its code")
+        raise PluginError(
+            f"{module.__name__} has no source file, so its results could not be traced to its code"
+        )
     return Path(module.__file__)

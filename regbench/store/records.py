@@ -1,12 +1,12 @@
 """Reading a run directory. No torch, no writing: this is all that reports and comparisons need.
 
-    runs/<suite>/
-      suite.toml  suite.lock.json        what was asked for, and the cells that it resolved to
-      cells/<slug>-<id16>/
-        cell.json                        the key whose hash is the cell's id
-        attempts/<n>-<uuid>/             attempt.json  metrics.jsonl  log.txt  outcome.json
-        result/                          result.json  history.json  arrays.npz  weights.pt  manifest.json
-      derived/                           rebuildable: anchors, cached embeddings
+runs/<suite>/
+  suite.toml  suite.lock.json        what was asked for, and the cells that it resolved to
+  cells/<slug>-<id16>/
+    cell.json                        the key whose hash is the cell's id
+    attempts/<n>-<uuid>/             attempt.json  metrics.jsonl  log.txt  outcome.json
+    result/                          result.json  history.json  arrays.npz  weights.pt  manifest.json
+  derived/                           rebuildable: anchors, cached embeddings
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ class Run:
     def select(self, *, dataset: str | None = None, method: str | None = None) -> list[CellRecord]:
         """Cells of one data set, of one method, or of both, in order of seeds."""
         return [
-            cell
-            for cell in self.cells
-            if dataset in (None, cell.dataset) and method in (None, cell.method)
+            cell for cell in self.cells if dataset in (None, cell.dataset) and method in (None, cell.method)
         ]
 
     def anchors(self, dataset: str) -> dict[str, Any] | None:

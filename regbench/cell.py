@@ -1,0 +1,281 @@
+"""One cell: data, nets and regularizer -> training -> evaluation -> store.
+
+Whatever happens, the attempt ends with an outcome: ``done``, ``diverged``, ``failed`` or ``interrupted``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from regbench.assess import Assessment, CellData, assess, curve_point
+from regbench.errors import Diverged, StoreError
+from regbench.evaluation.evaluate import NotFinite
+from regbench.evaluation.metric import Metric
+from regbench.evaluation.selection import curve_epochs
+from regbench.execution.events import EpochFinished, Listener
+from regbench.execution.interrupt import Stop
+from regbench.model import Model, build_model
+from regbench.modes import forked
+from regbench.nets import NetShape
+from regbench.plugins import Registry
+from regbench.store.provenance import device_name, provenance
+from regbench.store.records import SCHEMA
+from regbench.store.writer import AttemptWriter, CellWriter
+from regbench.suite.cells import CellSpec
+from regbench.training.stepper import AdamSettings
+from regbench.training.trainer import Trainer, TrainingSettings
+
+ENGINE = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a cell ended."""
+
+    status: str
+    reason: str
+    metrics: dict[str, float]
+
+
+def run_cell(
+    spec: CellSpec,
+    data: CellData,
+    metrics: list[Metric],
+    registry: Registry,
+    device: torch.device,
+    writer: CellWriter,
+    emit: Listener,
+    *,
+    replace: bool = False,
+    remeasure: bool = False,
+) -> Outcome:
+    """Train and evaluate one cell and commit its result.
+
+    ``replace``: a result is there; it is set aside once the new one is complete. ``remeasure``: evaluate the
+    weights of that result, and keep its history and costs.
+
+    A failure of the cell ends in its outcome; only ``StoreError`` (disk) and ``Stop`` (a signal) come through.
+    """
+    attempt = writer.begin(spec.key(), {"cell": spec.id, "engine": ENGINE, **provenance(device)})
+    work = _Work(spec, data, metrics, device, attempt, emit)
+    try:
+        with forked(device):
+            files, measured = work.measure(registry, writer.result) if remeasure else work.run(registry)
+        attempt.commit(files, replace=replace)
+    except StoreError:
+        raise
+    except Stop:
+        attempt.end("interrupted", "stopped by a signal", epoch=work.epoch)
+        raise
+    except (Diverged, NotFinite) as error:
+        attempt.end("diverged", str(error), epoch=work.epoch)
+        return Outcome("diverged", str(error), {})
+    except Exception as error:  # the cell's own failure: a plugin's bug, out of memory; others go on
+        reason = f"{type(error).__name__}: {error}"
+        attempt.end("failed", reason, epoch=work.epoch, traceback=traceback.format_exc())
+        attempt.log(traceback.format_exc())
+        return Outcome("failed", reason, {})
+    finally:
+        del work  # the traceback of a failure must not keep the model alive
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return Outcome("done", "", measured)
+
+
+def settings_of(spec: CellSpec) -> tuple[NetShape, TrainingSettings]:
+    """What the nets and the trainer are built from."""
+    model, training = spec.model, spec.training
+    shape = NetShape(
+        channels=spec.channels,
+        side=spec.side,
+        latent=model["latent"],
+        features=model["features"],
+        widths=tuple(model["widths"]),
+        kernel=model["kernel"],
+        bottleneck_relu=model["bottleneck_activation"] == "relu",
+    )
+    adam = AdamSettings(lr=training["lr"], betas=tuple(training["betas"]))
+    settings = TrainingSettings(
+        epochs=training["epochs"],
+        warmup=training["warmup"],
+        batch_size=training["batch_size"],
+        adam=adam,
+        precision=training["precision"],
+        loss_scale=training["loss_scale"],
+    )
+    return shape, settings
+
+
+class _Work:
+    """The state of a running cell."""
+
+    def __init__(
+        self,
+        spec: CellSpec,
+        data: CellData,
+        metrics: list[Metric],
+        device: torch.device,
+        attempt: AttemptWriter,
+        emit: Listener,
+    ) -> None:
+        self.spec = spec
+        self.data = data
+        self.metrics = metrics
+        self.device = device
+        self.attempt = attempt
+        self.emit = emit
+        self.epoch = 0
+        self.rows: list[dict[str, Any]] = []
+        self.peak_memory = 0
+
+    def run(self, registry: Registry) -> tuple[dict[str, bytes], dict[str, float]]:
+        """Train, evaluate, and return the files of the result with the metrics at the mean code."""
+        spec = self.spec
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        model, settings = self._model(registry)
+        trainer = Trainer(model, self.data.train, settings, spec.seed)
+        self._train(trainer)
+        assessment = assess(model, self.data, self.metrics, spec.seed)
+        self._note_memory()
+        files = {
+            "result.json": _json(self._result(trainer, assessment)),
+            "history.json": _json(self.rows),
+            "arrays.npz": _npz(assessment.arrays),
+            "weights.pt": _weights(model),
+        }
+        return files, dict(assessment.metrics["mean"])
+
+    def measure(self, registry: Registry, result: Path) -> tuple[dict[str, bytes], dict[str, float]]:
+        """Evaluate the saved weights of ``result`` once more; its history and costs stay as they are."""
+        model, _ = self._model(registry)
+        model.load_state_dict(torch.load(result / "weights.pt", weights_only=True, map_location=self.device))
+        assessment = assess(model, self.data, self.metrics, self.spec.seed)
+        earlier = json.loads((result / "result.json").read_text(encoding="utf-8"))
+        files = {
+            "result.json": _json({**earlier, **_assessed(assessment)}),
+            "history.json": (result / "history.json").read_bytes(),
+            "arrays.npz": _npz(assessment.arrays),
+            "weights.pt": (result / "weights.pt").read_bytes(),
+        }
+        return files, dict(assessment.metrics["mean"])
+
+    def _model(self, registry: Registry) -> tuple[Model, TrainingSettings]:
+        spec = self.spec
+        shape, settings = settings_of(spec)
+        model = build_model(
+            shape,
+            registry.regularizer(spec.regularizer).cls,
+            spec.options,
+            seed=spec.seed,
+            loss_scale=settings.loss_scale,
+            device=self.device,
+        )
+        return model, settings
+
+    def _train(self, trainer: Trainer) -> None:
+        settings = trainer.settings
+        chosen = curve_epochs(settings.epochs, settings.warmup, self.spec.curve_points)
+        for epoch in range(1, settings.epochs + 1):
+            self.epoch = epoch
+            try:
+                row = trainer.run_epoch(epoch)
+            except Diverged as error:
+                self.attempt.metrics(error.row or {})
+                raise
+            self.rows.append(row)
+            try:
+                if epoch in chosen:
+                    row["evaluation"] = curve_point(trainer.model, self.data)
+            finally:
+                self.attempt.metrics(row)
+            self._note_memory()
+            self._tell(trainer, row)
+
+    def _tell(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        recent = median(r["seconds"] for r in self.rows[-5:] if r["phase"] == row["phase"])
+        left = trainer.settings.epochs - row["epoch"]
+        self.emit(
+            EpochFinished(
+                cell=self.spec.title,
+                epoch=row["epoch"],
+                epochs=trainer.settings.epochs,
+                phase=row["phase"],
+                losses=row["losses"],
+                images_per_second=trainer.images_per_epoch / recent,
+                seconds_left=left * recent,
+                evaluation=row.get("evaluation", {}),
+            )
+        )
+
+    def _note_memory(self) -> None:
+        if self.device.type == "cuda":
+            self.peak_memory = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
+
+    def _result(self, trainer: Trainer, assessment: Assessment) -> dict[str, Any]:
+        spec, settings = self.spec, trainer.settings
+        weight = trainer.model.regularizer.weight
+        # Per image the reconstruction loss is a sum over pixels; where it is their mean, the regularizer weighs
+        # that many times more.
+        factor = trainer.model.pixels if settings.loss_scale == "mean" else 1
+        regularized = [row["seconds"] for row in self.rows if row["phase"] == "regularized"]
+        return {
+            "schema": SCHEMA,
+            "id": spec.id,
+            "status": "done",
+            **_assessed(assessment),
+            "cost": {
+                "optimizer_steps": trainer.optimizer_steps,
+                "device_seconds": sum(row["seconds"] for row in self.rows),
+                "images_per_second": trainer.images_per_epoch / median(regularized),
+                "peak_memory_bytes": self.peak_memory,
+            },
+            "beta_effective": None if weight is None else weight * factor,
+            "loss_scale": settings.loss_scale,
+            "environment": {
+                "device": self.device.type,
+                "device_name": device_name(self.device),
+                "precision": settings.precision,
+                "engine": ENGINE,
+            },
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def _assessed(assessment: Assessment) -> dict[str, Any]:
+    return {
+        "metrics": assessment.metrics,
+        "diagnostics": assessment.diagnostics,
+        "samples_from": assessment.samples_from,
+        "ssim_audit": assessment.ssim_audit,
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _weights(model: Model) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,73 @@
+"""The command line: parse, call, print. Here is the one place that turns errors into messages and exit codes.
+
+Modules of this package import nothing heavy at their top, so that ``regbench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from regbench import __version__
+from regbench.cli import compare, data, new, plugins, report, run, suite
+from regbench.errors import RegbenchError
+
+app = typer.Typer(
+    name="regbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Benchmark latent regularizers of autoencoders: fair, paired, with honest statistics.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"regbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(run.run)
+app.command()(run.plan)
+app.command()(report.report)
+app.command()(compare.compare)
+app.command()(plugins.plugins)
+app.command()(plugins.check)
+app.command()(suite.schema)
+app.add_typer(data.data_app, name="data")
+app.add_typer(new.app, name="new")
+
+
+def main() -> int:
+    """Run the command line and return its exit code: see :mod:`regbench.errors`."""
+    try:
+        app()
+    except RegbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`regbench ... | head`): nothing is left to say, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:
+        print("This is a bug of regbench; please report it with the traceback below.", file=sys.stderr)
+        raise
+    return 0

@@ -1,0 +1,206 @@
+"""``regbench run`` and ``regbench plan``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regbench.cli import options
+
+if TYPE_CHECKING:
+    from regbench.workflow import Plan
+
+Force = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Run finished cells again: a method, data set, or title, with * as in a shell; may be repeated.",
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Run only the cells that fit; may be repeated.", show_default=False),
+]
+AcceptStale = Annotated[bool, typer.Option(help="Keep results whose plugin's code has changed since.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object per event, or the plan, to stdout.")
+]
+
+
+def run(
+    suite: options.Suite,
+    device: options.Device = "auto",
+    plugin: options.Plugin = None,
+    force: Force = None,
+    only: Only = None,
+    accept_stale: AcceptStale = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and run nothing: regbench plan.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless a cell fails.")] = False,
+    as_json: Json = False,
+    runs_dir: options.RunsDir = None,
+    data_dir: options.DataDir = None,
+) -> None:
+    """Run the cells of a suite that have no result yet; what is finished is kept."""
+    from regbench.cli.progress import listener
+    from regbench.errors import CellsFailed
+    from regbench.workflow import execute
+    from regbench.workflow import plan as make_plan
+
+    ready = make_plan(
+        suite,
+        device=device,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        plugins=plugin or [],
+        force=force or [],
+        only=only or [],
+        accept_stale=accept_stale,
+    )
+    if dry_run:
+        _show(ready, as_json=as_json, probe=True, every=False)
+        return
+    with listener(quiet=quiet, as_json=as_json) as listen:
+        finished = execute(ready, listen)
+    failed = [cell for cell in finished.cells if cell.status in ("failed", "diverged")]
+    if failed:
+        listing = "\n".join(
+            f"  {cell.dataset} {cell.method} seed {cell.seed}: {cell.status}: "
+            f"{cell.outcome['reason'].partition(chr(10))[0]}\n    {cell.directory}"
+            for cell in failed
+        )
+        raise CellsFailed(
+            f"{len(failed)} of {len(finished.cells)} cells failed:\n{listing}",
+            hint="log.txt in a cell's latest attempt has the traceback; a second run tries failed cells again, "
+            "diverged ones only with --force",
+        )
+    if not (quiet or as_json):
+        typer.echo(f"finished: {ready.run_dir}; tables and figures: regbench report", err=True)
+
+
+def plan(
+    suite: options.Suite,
+    device: options.Device = "auto",
+    plugin: options.Plugin = None,
+    force: Force = None,
+    only: Only = None,
+    accept_stale: AcceptStale = False,
+    probe: Annotated[
+        bool, typer.Option(help="Estimate time and memory by timing a few steps of each kind.")
+    ] = True,
+    every: Annotated[bool, typer.Option("--all", help="List every cell, not one line per method.")] = False,
+    as_json: Json = False,
+    runs_dir: options.RunsDir = None,
+    data_dir: options.DataDir = None,
+) -> None:
+    """Show a suite's cells, which are finished and why, and what the others will cost. Writes nothing."""
+    from regbench.workflow import plan as make_plan
+
+    ready = make_plan(
+        suite,
+        device=device,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        plugins=plugin or [],
+        force=force or [],
+        only=only or [],
+        accept_stale=accept_stale,
+    )
+    _show(ready, as_json=as_json, probe=probe, every=every)
+
+
+def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
+    from rich.console import Console
+
+    from regbench.estimate import estimate
+
+    costs = (
+        estimate(ready.cells, ready.registry, ready.device, ready.data_root) if probe and ready.todo else {}
+    )
+    if as_json:
+        _show_json(ready, costs)
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    _print(console, f"{ready.suite.name}: {len(ready.cells)} cells in {ready.run_dir}, on {ready.device}")
+    if every:
+        _every(console, ready)
+    else:
+        _by_method(console, ready, costs)
+    _totals(console, ready, costs)
+
+
+def _every(console: Any, ready: Plan) -> None:
+    for cell in ready.cells:
+        _print(console, f"  {cell.state:<10} {cell.spec.title}: {cell.why}")
+
+
+def _by_method(console: Any, ready: Plan, costs: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from regbench.cli.progress import duration
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("data set", "method", "seeds", "finished", "to run", "why", "time per cell", "memory"):
+        table.add_column(column, overflow="fold")
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for cell in ready.cells:
+        groups.setdefault((cell.spec.dataset, cell.spec.method), []).append(cell)
+    for (dataset, method), cells in groups.items():
+        todo = [cell for cell in cells if cell.todo]
+        cost = costs.get(todo[0].spec.id) if todo else None
+        row = [
+            dataset,
+            method,
+            str(len(cells)),
+            str(sum(cell.state in ("finished", "accepted") for cell in cells)),
+            str(len(todo)),
+            "; ".join(dict.fromkeys(cell.why for cell in (todo or cells))),
+            "" if cost is None else duration(cost.seconds),
+            "" if cost is None else f"{cost.memory_bytes / 1e9:.1f} GB",
+        ]
+        table.add_row(*(Text(text) for text in row))
+    console.print(table)
+
+
+def _totals(console: Any, ready: Plan, costs: Any) -> None:
+    from regbench.cli.progress import duration
+
+    parts = [f"{len(ready.todo)} to run, {len(ready.cells) - len(ready.todo)} not"]
+    if costs:
+        total = sum(costs[cell.spec.id].seconds for cell in ready.todo)
+        parts.append(f"about {duration(total)} in all on {ready.device}, estimated from a few timed steps")
+    _print(console, "; ".join(parts))
+    if ready.unnamed:
+        _print(
+            console,
+            f"{ready.unnamed} cells in {ready.run_dir / 'cells'} are not named by this suite: they are kept, "
+            "and stay out of its report",
+        )
+
+
+def _show_json(ready: Plan, costs: Any) -> None:
+    import dataclasses
+    import json
+
+    cells = [
+        {
+            **cell.entry(),
+            "state": cell.state,
+            "why": cell.why,
+            "estimate": dataclasses.asdict(costs[cell.spec.id]) if cell.spec.id in costs else None,
+        }
+        for cell in ready.cells
+    ]
+    record = {
+        "suite": ready.suite.name,
+        "run": str(ready.run_dir),
+        "device": str(ready.device),
+        "cells": cells,
+    }
+    typer.echo(json.dumps({**record, "unnamed": ready.unnamed}, indent=1))
+
+
+def _print(console: Any, text: str) -> None:
+    console.print(text, markup=False)

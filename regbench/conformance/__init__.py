@@ -1,0 +1,1 @@
+"""The checks behind :mod:`regbench.testing` and ``regbench check``."""

@@ -1,0 +1,70 @@
+"""What happens while a suite runs, as values: the progress display, ``--json`` and the Python API listen to these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteStarted:
+    suite: str
+    run: str
+    """Path of the run directory."""
+    cells: int
+    """Cells of the suite."""
+    todo: int
+    """Cells that will be run now."""
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellStarted:
+    cell: str
+    """Short name, ``<data set> <method> seed <n>``."""
+    number: int
+    """1 to ``todo``."""
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFinished:
+    cell: str
+    epoch: int
+    epochs: int
+    phase: str
+    losses: Mapping[str, float]
+    images_per_second: float
+    seconds_left: float
+    """Of this cell, at the pace of its latest epochs."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CellFinished:
+    cell: str
+    number: int
+    status: str
+    """``done``, ``failed``, ``diverged`` or ``interrupted``."""
+    reason: str
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """At the mean code."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFinished:
+    done: int
+    failed: int
+    """Cells of this run that failed or diverged."""
+    missing: int
+    seconds: float
+
+
+Event = SuiteStarted | CellStarted | EpochFinished | CellFinished | SuiteFinished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """A listener that does nothing."""

@@ -1,0 +1,145 @@
+"""Which cells of a suite are finished, and which are to be run, with the reason for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from regbench.errors import UsageError
+from regbench.store.records import CellRecord, read_json
+from regbench.suite.cells import CellSpec, canonical, without_source
+
+State = Literal["finished", "accepted", "diverged", "skipped", "remeasure", "todo"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One cell of a suite, and what will happen to it."""
+
+    spec: CellSpec
+    slug: str
+    """Its directory below ``cells/``."""
+    id: str
+    """Its own id; for an accepted stale result, that of the result."""
+    state: State
+    why: str
+    replace: bool = False
+    """Whether a result is there that a new one will replace."""
+
+    @property
+    def todo(self) -> bool:
+        """Whether there is anything to compute."""
+        return self.state in ("todo", "remeasure")
+
+    def skipped(self, why: str) -> PlannedCell:
+        """The same cell, left alone this time."""
+        return replace(self, state="skipped", why=why)
+
+    def entry(self) -> dict[str, Any]:
+        """Its line in ``suite.lock.json``."""
+        return {
+            "id": self.id,
+            "slug": self.slug,
+            "method": self.spec.method,
+            "dataset": self.spec.dataset,
+            "seed": self.spec.seed,
+            "key": self.spec.key(),
+            "stale": self.state == "accepted",
+        }
+
+
+def plan_cells(
+    specs: Sequence[CellSpec],
+    run: Path,
+    metrics: Sequence[str],
+    *,
+    force: Sequence[str] = (),
+    accept_stale: bool = False,
+) -> list[PlannedCell]:
+    """Look each cell up in the store.
+
+    A finished cell that lacks one of ``metrics`` is measured again from its saved weights, not trained again.
+    Raises ``UsageError`` for a ``force`` pattern that fits no cell.
+    """
+    check_patterns(specs, force)
+    cells = run / "cells"
+    present = {path.name[-16:]: path for path in cells.iterdir() if path.is_dir()} if cells.is_dir() else {}
+    other = _by_key(path for id16, path in present.items() if id16 not in {spec.id16 for spec in specs})
+    return [
+        _plan_cell(spec, present.get(spec.id16), cells, other, metrics, matches(spec, force), accept_stale)
+        for spec in specs
+    ]
+
+
+def _plan_cell(
+    spec: CellSpec,
+    directory: Path | None,
+    cells: Path,
+    other: Mapping[str, Path],
+    metrics: Sequence[str],
+    forced: bool,
+    accept_stale: bool,
+) -> PlannedCell:
+    # The directory keeps the label that it was made with: what finds it is the id at the end of its name.
+    directory = directory or cells / spec.slug
+    record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, directory)
+    cell = PlannedCell(spec, directory.name, spec.id, "todo", "")
+    status = record.status
+    if forced:
+        return replace(cell, why="forced", replace=status == "done")
+    if status == "done":
+        return _finished(cell, record, metrics)
+    if status == "diverged":
+        why = f"diverged before ({record.outcome['reason']}); --force runs it again"
+        return replace(cell, state="diverged", why=why)
+    return _missing(cell, record, other.get(canonical(without_source(spec.key()))), accept_stale)
+
+
+def matches(spec: CellSpec, patterns: Iterable[str]) -> bool:
+    """Whether a pattern of the shell's kind fits the cell's method, data set, title, directory, or id."""
+    names = (spec.method, spec.dataset, spec.title, spec.slug, spec.id)
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a pattern that fits no cell."""
+    for pattern in patterns:
+        if not any(matches(spec, [pattern]) for spec in specs):
+            methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
+            raise UsageError(
+                f"the pattern {pattern!r} fits no cell of the suite",
+                hint=f"it may name a method ({methods}), a data set, or `DATASET METHOD seed N`; * stands for anything",
+            )
+
+
+def _finished(cell: PlannedCell, record: CellRecord, metrics: Sequence[str]) -> PlannedCell:
+    lacking = [name for name in metrics if name not in record.result["metrics"]["mean"]]
+    if not lacking:
+        return replace(cell, state="finished", why="its result is in the store")
+    why = f"to be measured from its saved weights: {', '.join(lacking)}"
+    return replace(cell, state="remeasure", why=why, replace=True)
+
+
+def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None, accept_stale: bool) -> PlannedCell:
+    if stale is not None and accept_stale:
+        old = read_json(stale / "result" / "result.json")["id"]
+        why = "stale: code changed; its result is accepted"
+        return replace(cell, slug=stale.name, id=old, state="accepted", why=why)
+    if stale is not None:
+        return replace(cell, why="stale: code changed; --accept-stale keeps the old result")
+    if record.status == "missing":
+        started = (record.directory / "attempts").is_dir()
+        return replace(cell, why="started, but not finished" if started else "not run yet")
+    return replace(cell, why=f"{record.status} before ({record.outcome['reason'].partition(chr(10))[0]})")
+
+
+def _by_key(directories: Iterable[Path]) -> dict[str, Path]:
+    """Finished cells that the suite does not name, by what they are apart from their code."""
+    return {
+        canonical(without_source(read_json(path / "cell.json"))): path
+        for path in directories
+        if (path / "result" / "manifest.json").exists() and (path / "cell.json").exists()
+    }

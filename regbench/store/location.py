@@ -1,0 +1,57 @@
+"""Where runs live, and which one was the last."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from regbench.errors import UsageError
+from regbench.store.files import storage_errors, write_bytes
+from regbench.store.records import LOCK
+
+ENVIRONMENT = "REGBENCH_RUNS"
+_LAST = ".last"
+
+
+def runs_dir(given: Path | None = None) -> Path:
+    """``--runs-dir``, else the environment variable REGBENCH_RUNS, else ``runs`` in the working directory."""
+    return given or Path(os.environ.get(ENVIRONMENT) or "runs")
+
+
+def mark_last(run: Path) -> None:
+    """Remember ``run`` as the last one of its directory."""
+    with storage_errors(run.parent):
+        run.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(run.parent / _LAST, f"{run.name}\n".encode())
+
+
+def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
+    """The run directory that a user means: a path, a name below ``runs``, a suite file, or nothing for the last run."""
+    home = runs_dir(runs)
+    known = sorted(path.parent.name for path in home.glob(f"*/{LOCK}")) if home.is_dir() else []
+    if given is None:
+        last = home / _LAST
+        if (
+            last.is_file()
+            and (run := home / last.read_text(encoding="utf-8").strip()).joinpath(LOCK).is_file()
+        ):
+            return run
+        if len(known) == 1:
+            return home / known[0]
+        listing = f"; it holds {', '.join(known)}" if known else ""
+        raise UsageError(
+            f"there is no last run in {home}{listing}",
+            hint="name a run: regbench report NAME"
+            if known
+            else "run a suite first: regbench run suites/quick.toml",
+        )
+    path = Path(given)
+    for candidate in (path, home / path, home / path.stem):
+        if (candidate / LOCK).is_file():
+            return candidate
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else f"; it holds {', '.join(known) or 'no run'}"
+    raise UsageError(
+        f"there is no run {str(given)!r} in {home}{guess}", hint="give the path or the name of a run"
+    )

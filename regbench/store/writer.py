@@ -1,0 +1,171 @@
+"""Writing a run directory; see :mod:`regbench.store.records` for its layout.
+
+A result becomes visible in one rename of a complete, synced directory. Whoever comes second is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from regbench.errors import LockedError, StoreError
+from regbench.store.files import append_line, sha256, storage_errors, sync_directory, write_bytes, write_json
+from regbench.store.records import LOCK, SCHEMA, Run
+
+RESULT_FILES = ("result.json", "history.json", "arrays.npz", "weights.pt")
+
+
+class RunWriter:
+    """A run directory opened for writing; one process at a time (:meth:`locked`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors(path):
+            (path / "cells").mkdir(parents=True, exist_ok=True)
+            (path / "derived").mkdir(exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory; raises ``LockedError`` at once where another process has it."""
+        file = self.path / ".lock"
+        lock = filelock.FileLock(file, timeout=0)
+        try:
+            with storage_errors(file):
+                lock.acquire()
+        except filelock.Timeout as error:
+            raise LockedError(
+                f"{self.path} is in use by another regbench process",
+                hint="wait for it to end, or give this suite another [suite] name or --runs-dir",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_lock(
+        self,
+        suite: Mapping[str, Any],
+        methods: Sequence[str],
+        datasets: Sequence[str],
+        cells: Sequence[Mapping[str, Any]],
+        source: bytes,
+    ) -> Run:
+        """Record what was asked for: the suite file as it stood, and the cells that it resolved to."""
+        write_bytes(self.path / "suite.toml", source)
+        write_json(
+            self.path / LOCK,
+            {
+                "schema": SCHEMA,
+                "suite": dict(suite),
+                "methods": list(methods),
+                "datasets": list(datasets),
+                "cells": [dict(cell) for cell in cells],
+            },
+        )
+        return Run.open(self.path)
+
+    def cell(self, slug: str) -> CellWriter:
+        return CellWriter(self.path / "cells" / slug)
+
+    def write_anchors(self, dataset: str, anchors: Mapping[str, Any]) -> None:
+        with storage_errors(self.path):
+            (self.path / "derived" / "anchors").mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "derived" / "anchors" / f"{dataset}.json", dict(anchors))
+
+
+class CellWriter:
+    """One cell's directory, opened for writing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def begin(self, key: Mapping[str, Any], provenance: Mapping[str, Any]) -> AttemptWriter:
+        """Start a new attempt, after those that are there already."""
+        attempts = self.directory / "attempts"
+        with storage_errors(attempts):
+            attempts.mkdir(parents=True, exist_ok=True)
+            number = 1 + max((int(p.name.split("-")[0]) for p in attempts.iterdir()), default=0)
+            directory = attempts / f"{number}-{uuid.uuid4().hex[:8]}"
+            directory.mkdir()
+        if not (self.directory / "cell.json").exists():
+            write_json(self.directory / "cell.json", dict(key))
+        write_json(directory / "attempt.json", dict(provenance))
+        return AttemptWriter(self, directory)
+
+    @property
+    def result(self) -> Path:
+        return self.directory / "result"
+
+    def set_aside(self) -> None:
+        """Move a result out of the way, to ``superseded/``; nothing is deleted."""
+        with storage_errors(self.result):
+            target = self.directory / "superseded" / uuid.uuid4().hex[:8]
+            target.parent.mkdir(exist_ok=True)
+            self.result.rename(target)
+            sync_directory(self.directory)
+
+
+class AttemptWriter:
+    """One try at a cell."""
+
+    def __init__(self, cell: CellWriter, directory: Path) -> None:
+        self.cell = cell
+        self.directory = directory
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch's row; numbers that are not finite are written as text, so that it stays JSON."""
+        append_line(self.directory / "metrics.jsonl", json.dumps(finite(row), allow_nan=False))
+
+    def log(self, text: str) -> None:
+        append_line(self.directory / "log.txt", text)
+
+    def end(self, status: str, reason: str, **details: Any) -> None:
+        """Record how the attempt ended."""
+        write_json(self.directory / "outcome.json", {"status": status, "reason": reason, **finite(details)})
+
+    def commit(self, files: Mapping[str, bytes], *, replace: bool = False) -> None:
+        """Make the result visible: all of it or nothing.
+
+        With ``replace`` an earlier result is set aside first. Raises ``StoreError`` if another process has
+        committed this cell in the meantime; its result stays.
+        """
+        temporary = self.cell.directory / f".result-{uuid.uuid4().hex[:8]}.tmp"
+        with storage_errors(self.cell.result):
+            temporary.mkdir()
+        for name, content in files.items():
+            write_bytes(temporary / name, content)
+        write_json(
+            temporary / "manifest.json", {"sha256": {name: sha256(temporary / name) for name in files}}
+        )
+        if replace and self.cell.result.exists():
+            self.cell.set_aside()
+        try:
+            temporary.rename(self.cell.result)
+        except OSError as error:
+            if self.cell.result.exists():
+                raise StoreError(
+                    f"{self.cell.result} has been committed by another process; it stays"
+                ) from error
+            with storage_errors(self.cell.result):
+                raise
+        with storage_errors(self.cell.result):
+            sync_directory(self.cell.directory)
+        self.end("done", "")
+
+
+def finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as the texts ``nan``, ``inf``, ``-inf``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

@@ -1,0 +1,186 @@
+"""The optimizer steps of one batch: the same code for every method.
+
+Shape suffixes: B batch, C channels, H height, W width, D latent units, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regbench.api import AdamOptions
+from regbench.errors import PluginError
+from regbench.model import Model
+from regbench.training.discover import PlannedUpdate, advance, discover, parameters_of
+from regbench.training.precision import Precision, autocast
+
+WARMUP = "warmup"
+"""Name of the warm-up's update, and of its Adam where no method's Adam can serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdamSettings:
+    """The suite's Adam."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    fused: bool = True
+
+
+class Meter:
+    """Sums and maxima of an epoch, kept on the device: nothing waits for it before the epoch ends."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._maxima: dict[tuple[str, str], Tensor] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, group: str, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            key = (group, name)
+            value = value.detach().float()
+            if key in self._sums:
+                self._sums[key] += value
+            else:
+                self._sums[key] = value.clone()
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def maximum(self, group: str, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            key = (group, name)
+            value = value.detach().float()
+            self._maxima[key] = (
+                torch.maximum(self._maxima[key], value) if key in self._maxima else value.clone()
+            )
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Means and maxima by group; one transfer from the device."""
+        if not self._sums:
+            return {}
+        means = [self._sums[key] / count for key, count in self._counts.items()]
+        numbers = torch.stack([*means, *self._maxima.values()]).tolist()
+        read: dict[str, dict[str, float]] = {}
+        for (group, name), number in zip([*self._counts, *self._maxima], numbers, strict=True):
+            read.setdefault(group, {})[name] = number
+        return read
+
+
+class Stepper:
+    """Owns the optimizers of a model and makes its steps, in the warm-up and after it.
+
+    ``x_BCHW`` is an example batch for the dry run that finds the method's updates.
+    """
+
+    def __init__(self, model: Model, adam: AdamSettings, precision: Precision, x_BCHW: Tensor) -> None:
+        self.model = model
+        self.precision = precision
+        self.device = model.progress.device
+        self.updates = discover(model, x_BCHW)
+        self._shared = parameters_of([*model.encoding, model.decoder])
+        self._overrides = dict(model.regularizer.optimizers())
+        self.optimizers = self._build(adam)
+        self._warmup = self._warmup_optimizer(adam)
+
+    def _build(self, adam: AdamSettings) -> dict[str, torch.optim.Adam]:
+        groups: dict[str, dict[int, nn.Parameter]] = {}
+        for update in self.updates:
+            groups.setdefault(update.optimizer, {}).update({id(p): p for p in update.parameters})
+        unknown = sorted(set(self._overrides) - set(groups))
+        if unknown:
+            raise PluginError(
+                f"{self.model.regularizer.name}: optimizers() names {', '.join(unknown)}, used by no update",
+                hint=f"the updates use {', '.join(groups)}",
+            )
+        return {name: _adam(parameters.values(), adam, self.device) for name, parameters in groups.items()}
+
+    def _warmup_optimizer(self, adam: AdamSettings) -> torch.optim.Adam:
+        """The Adam of the last update that trains all of the shared net, so that it lives on after the warm-up."""
+        shared = {id(p) for p in self._shared}
+        for update in reversed(self.updates):
+            if shared <= {id(p) for p in update.parameters}:
+                return self.optimizers[update.optimizer]
+        self.optimizers[WARMUP] = _adam(self._shared, adam, self.device)
+        return self.optimizers[WARMUP]
+
+    def begin_regularization(self) -> None:
+        """Give each Adam the method's own settings; the warm-up ran with the suite's, as for every method."""
+        for name, override in self._overrides.items():
+            _override(self.optimizers[name], override)
+
+    def warmup_step(self, x_BCHW: Tensor, meter: Meter) -> None:
+        """One step on the reconstruction alone, decoding the shared code."""
+        model = self.model
+        with autocast(self.device, self.precision):
+            code_BD, h_BF = model.features(x_BCHW)
+            loss = model.reconstruction_loss(model.regularizer.warmup_code(code_BD, h_BF), x_BCHW)
+        self._apply(loss, self._shared, self._warmup)
+        meter.add("losses", {WARMUP: loss})
+
+    def regularized_step(self, x_BCHW: Tensor, meter: Meter) -> None:
+        """All the steps that the method makes on one batch; its generator is run to its end."""
+        name = self.model.regularizer.name
+        generator = self.model.regularizer.steps(self.model, x_BCHW)
+        for planned in self.updates:
+            # Autocast is entered afresh for each advance: it caches cast weights, and one cache over the whole
+            # batch would return the old encoding after an update.
+            with autocast(self.device, self.precision):
+                try:
+                    update = advance(generator, name)
+                except StopIteration:
+                    raise PluginError(f"{name}: steps() ended before its update {planned.name!r}") from None
+            self._check(update.name, planned)
+            self._apply(update.loss, planned.parameters, self.optimizers[planned.optimizer])
+            meter.add("losses", {planned.name: update.loss})
+            meter.add("log", update.log)
+            meter.maximum("log_max", update.log_max)
+        with autocast(self.device, self.precision):
+            try:
+                extra = advance(generator, name)
+            except StopIteration:
+                return
+        raise PluginError(
+            f"{name}: steps() made an update {extra.name!r} that it did not make in the first batch"
+        )
+
+    @property
+    def steps_per_batch(self) -> int:
+        return len(self.updates)
+
+    def _check(self, found: str, planned: PlannedUpdate) -> None:
+        if found != planned.name:
+            raise PluginError(
+                f"{self.model.regularizer.name}: steps() made the update {found!r}, at first {planned.name!r}",
+                hint="every batch must make the same updates in the same order",
+            )
+
+    def _apply(self, loss: Tensor, parameters: tuple[nn.Parameter, ...], optimizer: torch.optim.Adam) -> None:
+        # backward(inputs=...) instead of grad(): it keeps each gradient in its parameter's memory layout, which
+        # fused Adam relies on.
+        torch.autograd.backward(loss, inputs=list(parameters))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+
+def _adam(parameters: Iterable[nn.Parameter], adam: AdamSettings, device: torch.device) -> torch.optim.Adam:
+    fused = adam.fused and device.type in ("cpu", "cuda")
+    return torch.optim.Adam(list(parameters), lr=adam.lr, betas=adam.betas, fused=fused)
+
+
+def _override(optimizer: torch.optim.Adam, override: AdamOptions) -> None:
+    for group in optimizer.param_groups:
+        if override.lr is not None:
+            group["lr"] = override.lr
+        if override.betas is not None:
+            group["betas"] = override.betas
+        group["weight_decay"] = override.weight_decay

@@ -1,0 +1,250 @@
+"""The verbs as functions: what the command line does, for notebooks and scripts.
+
+run = regbench.run("suites/quick.toml", device="cpu")
+frame = regbench.load_results(run.path)
+regbench.write_report(run.path)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regbench.errors import DataError, PluginError
+from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, ignore
+from regbench.names import remember
+from regbench.plugins import Registry, registry
+from regbench.store.location import find_run, mark_last, runs_dir
+from regbench.store.records import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from regbench.execution.planning import PlannedCell
+    from regbench.suite.schema import Suite
+
+KINDS = ("regularizers", "datasets", "metrics", "figures")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite resolved on one machine: its cells, and what will happen to each."""
+
+    suite: Suite
+    registry: Registry
+    cells: tuple[PlannedCell, ...]
+    run_dir: Path
+    data_root: Path
+    device: torch.device
+    unnamed: int
+    """Cells in the run directory that the suite no longer names; they are kept, and left out of reports."""
+
+    @property
+    def todo(self) -> tuple[PlannedCell, ...]:
+        return tuple(cell for cell in self.cells if cell.todo)
+
+
+def load_plugins(files: Sequence[Path | str] = ()) -> Registry:
+    """Everything that plugins offer; ``files`` are Python files with plugins of your own."""
+    found = registry(files)
+    if not files:
+        remember({kind: getattr(found, kind) for kind in KINDS})
+    return found
+
+
+def load_suite(path: Path | str, *, plugins: Sequence[Path | str] = ()) -> Suite:
+    """Read and check a suite file. Raises ``SuiteError`` with every fault of the file."""
+    from regbench.suite.load import load_suite as load
+
+    return load(path, load_plugins(plugins))
+
+
+def plan(
+    suite: Path | str,
+    *,
+    device: str = "auto",
+    runs_dir: Path | None = None,
+    data_dir: Path | None = None,
+    plugins: Sequence[Path | str] = (),
+    force: Sequence[str] = (),
+    only: Sequence[str] = (),
+    accept_stale: bool = False,
+) -> Plan:
+    """Resolve a suite into cells and look each up in the store; nothing is run or written."""
+    from regbench.data.location import data_root
+    from regbench.execution.planning import check_patterns, matches, plan_cells
+    from regbench.suite.cells import expand
+    from regbench.suite.load import load_suite as load
+    from regbench.training.precision import resolve_device, resolve_precision
+
+    found = load_plugins(plugins)
+    loaded = load(suite, found)
+    where = resolve_device(device)
+    root = data_root(data_dir)
+    specs = expand(loaded, found, root, lambda precision: resolve_precision(precision, where))
+    directory = _runs(runs_dir) / loaded.name
+    planned = plan_cells(specs, directory, loaded.metrics, force=force, accept_stale=accept_stale)
+    if only:
+        check_patterns(specs, only)
+        planned = [
+            cell if matches(cell.spec, only) or not cell.todo else cell.skipped("left out by --only")
+            for cell in planned
+        ]
+    present = (directory / "cells").iterdir() if (directory / "cells").is_dir() else ()
+    unnamed = {path.name for path in present} - {cell.slug for cell in planned}
+    return Plan(loaded, found, tuple(planned), directory, root, where, len(unnamed))
+
+
+def run(
+    suite: Path | str,
+    *,
+    device: str = "auto",
+    runs_dir: Path | None = None,
+    data_dir: Path | None = None,
+    plugins: Sequence[Path | str] = (),
+    force: Sequence[str] = (),
+    only: Sequence[str] = (),
+    accept_stale: bool = False,
+    listener: Listener = ignore,
+) -> Run:
+    """Run the cells of a suite that have no result yet, and return the run.
+
+    Failed and diverged cells do not raise: see ``run.cells`` and ``status``. Raises ``DataError`` before any
+    training where data are missing, ``Interrupted`` on Ctrl-C.
+    """
+    ready = plan(
+        suite,
+        device=device,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        plugins=plugins,
+        force=force,
+        only=only,
+        accept_stale=accept_stale,
+    )
+    return execute(ready, listener)
+
+
+def execute(ready: Plan, listener: Listener = ignore) -> Run:
+    """Run what a plan has to do; see :func:`run`."""
+    from regbench.errors import Interrupted
+    from regbench.execution.interrupt import Stop, stoppable
+    from regbench.execution.local import LocalExecutor
+    from regbench.store.writer import RunWriter
+
+    _check_data(ready)
+    writer = RunWriter(ready.run_dir)
+    started = time.monotonic()
+    with writer.locked():
+        run = _write_lock(ready, writer)
+        mark_last(ready.run_dir)
+        metrics = [ready.registry.metric(name).cls() for name in ready.suite.metrics]
+        listener(
+            SuiteStarted(
+                ready.suite.name, str(ready.run_dir), len(ready.cells), len(ready.todo), str(ready.device)
+            )
+        )
+        executor = LocalExecutor(writer, ready.registry, metrics, ready.device, ready.data_root, listener)
+        stopped: Stop | None = None
+        try:
+            with stoppable():
+                executor.run(ready.todo, run)
+        except Stop as stop:
+            stopped = stop
+    finished = Run.open(ready.run_dir)
+    states = [cell.status for cell in finished.cells]
+    listener(
+        SuiteFinished(
+            done=states.count("done"),
+            failed=states.count("failed") + states.count("diverged"),
+            missing=states.count("missing") + states.count("interrupted"),
+            seconds=time.monotonic() - started,
+        )
+    )
+    if stopped is not None:
+        interrupted = Interrupted(
+            f"stopped; {states.count('done')} of {len(states)} cells are finished and kept",
+            hint=f"run the same command again to go on: regbench run {ready.suite.file}",
+        )
+        interrupted.exit_code = stopped.exit_code
+        raise interrupted
+    return finished
+
+
+def load_results(run: Path | str | None = None, *, runs_dir: Path | None = None) -> pd.DataFrame:
+    """One row per planned cell with its status, metrics, diagnostics and costs; by default of the last run."""
+    from regbench.report.frame import load_frame
+
+    return load_frame(Run.open(find_run(run, runs_dir)))
+
+
+def write_report(
+    run: Path | str | None = None,
+    *,
+    out: Path | None = None,
+    runs_dir: Path | None = None,
+    plugins: Sequence[Path | str] = (),
+) -> Any:
+    """Write tables, figures and the HTML report of a run (by default the last) below ``reports/<suite>/``."""
+    from regbench.report.build import write_report as write
+
+    return write(Run.open(find_run(run, runs_dir)), out)
+
+
+def _runs(given: Path | None) -> Path:
+    return runs_dir(given)
+
+
+def _check_data(ready: Plan) -> None:
+    """All data sets that cells to run need must be there and sound, before anything is trained."""
+    seen = set()
+    problems: list[str] = []
+    for cell in ready.todo:
+        spec = cell.spec
+        if spec.dataset in seen:
+            continue
+        seen.add(spec.dataset)
+        cls = ready.registry.dataset(spec.dataset_name).cls
+        try:
+            problems += cls(cls.Options(**spec.dataset_options)).check(ready.data_root)
+        except NotImplementedError:
+            continue  # a data set plugin without a check of its own raises in load(), in its first cell
+    if problems:
+        raise DataError("\n".join(problems), hint="regbench data ls shows what is where")
+
+
+def _write_lock(ready: Plan, writer: Any) -> Run:
+    suite = ready.suite
+    head: Mapping[str, Any] = {
+        **suite.suite.model_dump(mode="json"),
+        "baseline": suite.baseline,
+        "metric_info": {name: _metric_info(ready.registry.metric(name).cls) for name in suite.metrics},
+        "figures": [figure.model_dump(mode="json") for figure in suite.figures],
+        "claims": [claim.model_dump(mode="json") for claim in suite.claims],
+        "file": suite.file,
+    }
+    run: Run = writer.write_lock(
+        head,
+        _distinct(cell.spec.method for cell in ready.cells),
+        _distinct(cell.spec.dataset for cell in ready.cells),
+        [cell.entry() for cell in ready.cells],
+        suite.path.read_bytes(),
+    )
+    return run
+
+
+def _metric_info(metric: Any) -> dict[str, str]:
+    for attribute in ("label", "better", "definition"):
+        if not isinstance(getattr(metric, attribute, None), str):
+            raise PluginError(
+                f"metric {metric.name}: it has no `{attribute}`", hint="see docs/hooks/metrics.md"
+            )
+    return {"label": metric.label, "better": metric.better, "definition": metric.definition}
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
