@@ -81,21 +81,21 @@ def evaluate_reconstruction(
     size = AUDITED_IMAGES if ssim is not None else 0
     audited = np.sort(rng.choice(len(images), size=min(size, len(images)), replace=False))
     rows_MB: list[Tensor] = []
-    pairs_2BCHW: list[Tensor] = []
+    pairs_2CHW: list[Tensor] = []
     with evaluating(model, seed=seed, purpose=stream, sampling=sampling):
         start = 0
         for x_BCHW in batches_of(images, batch_size):
             logits_BCHW = model.decode(model.encode(x_BCHW)).float()
             rows_MB.append(torch.stack([_per_image(metric, x_BCHW, logits_BCHW) for metric in metrics]))
             stop = start + len(x_BCHW)
-            for index in audited[(audited >= start) & (audited < stop)] - start:
-                pairs_2BCHW.append(torch.stack([x_BCHW[index], logits_BCHW[index].sigmoid()]))
+            for index in (audited[(audited >= start) & (audited < stop)] - start).tolist():
+                pairs_2CHW.append(torch.stack([x_BCHW[index], logits_BCHW[index].sigmoid()]))
             start = stop
         values_MN = torch.cat(rows_MB, 1).cpu().numpy()
     _require_finite(metrics, values_MN)
     audit = None
     if ssim is not None:
-        x_NCHW, xhat_NCHW = torch.stack(pairs_2BCHW, 1).cpu().numpy()
+        x_NCHW, xhat_NCHW = torch.stack(pairs_2CHW, 1).cpu().numpy()
         audit = ssim_audit(x_NCHW, xhat_NCHW, values_MN[ssim, audited], AUDITED_IMAGES, rng)
     return Evaluation({metric.name: values_MN[row] for row, metric in enumerate(metrics)}, audit)
 
