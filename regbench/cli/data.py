@@ -45,8 +45,7 @@ def fetch(names: Names, data_dir: DataDir = None, plugin: PluginFiles = None) ->
     datasets = [_build(entry) for entry in _find(names, plugin)]
     failures: list[DataError] = []
     for dataset in datasets:
-        if dataset.files(root):
-            typer.echo(f"{dataset.name}: fetching what is missing below {root}", err=True)
+        typer.echo(f"{dataset.name}: fetching what is missing below {root}", err=True)
         try:
             with _plain_progress():
                 dataset.fetch(root)
@@ -65,7 +64,7 @@ def check(
     plugin: PluginFiles = None,
 ) -> None:
     """Verify every file of the data sets. Ends with exit code 4 where something is wrong."""
-    from regbench.data.location import data_root, fetch_command
+    from regbench.data.location import data_root
     from regbench.errors import DataError, UsageError
 
     root = data_root(data_dir)
@@ -85,10 +84,7 @@ def check(
         problems = dataset.check(root)
         table.add_row(dataset.name, f"{len(problems)} wrong" if problems else "fine")
         if problems:
-            # Only a data set with a download of its own can be mended by fetching.
-            fetchable = type(dataset).fetch is not _dataset_class().fetch
-            hint = fetch_command(dataset.name, root) if fetchable else None
-            failures.append(DataError("\n".join(problems), hint=hint))
+            failures.append(DataError("\n".join(problems), hint=dataset.mend(root)))
     _print(table)
     _raise_all(failures)
 
@@ -109,12 +105,6 @@ def list_(data_dir: DataDir = None, plugin: PluginFiles = None) -> None:
         state = _state(dataset, root)
         table.add_row(entry.name, _shape(dataset), *_sizes(dataset, root), state, _where(dataset, root))
     _print(table)
-
-
-def _dataset_class() -> type[Dataset]:
-    from regbench.data.base import Dataset
-
-    return Dataset
 
 
 def _registry(files: list[Path] | None) -> Registry:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from regbench.data.location import fetch_command
 from regbench.errors import DataError
 
 
@@ -93,6 +94,10 @@ class Dataset(ABC):
     def fetch(self, root: Path) -> None:
         """Download into ``root``. Raises ``DataError`` where that is impossible, as it is by default."""
         raise DataError(f"the data set {self.name} has nothing to download")
+
+    def mend(self, root: Path) -> str | None:
+        """The shell command that mends what ``check`` found; ``None`` for a set that cannot be downloaded."""
+        return None if type(self).fetch is Dataset.fetch else fetch_command(self.name, root)
 
 
 def in_words(error: DataError) -> str:

@@ -22,7 +22,6 @@ def md5_of(path: Path) -> str:
 def md5_unpacked(archive: Path) -> str:
     """MD5 of what a gzip file holds. Raises ``OSError`` or ``EOFError`` where it cannot be unpacked."""
     with gzip.open(archive, "rb") as file:
-        # typeshed asks for a raw file, but any object with readinto will do.
         return hashlib.file_digest(file, _md5).hexdigest()
 
 

@@ -66,7 +66,7 @@ class DecodedCache:
 
     def _read(self, *names: str) -> dict[str, Any] | None:
         try:
-            with np.load(self.file, allow_pickle=False) as archive:
+            with self.file.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if str(archive["stamp"]) != self.stamp:
                     return None
                 return {name: archive[name] for name in names}

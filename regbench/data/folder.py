@@ -83,26 +83,30 @@ class Folder(Dataset):
     def fingerprint(self, root: Path) -> str:
         listing = self._list(root)
         cache = self._cache(root, listing)
-        return cache.fingerprint() or cache.store(self._decode(listing))
+        return cache.fingerprint() or cache.store(self._decoded(listing))
 
     def load(self, root: Path) -> Images:
         listing = self._list(root)
         cache = self._cache(root, listing)
         images = cache.images()
         if images is None:
-            images = self._decode(listing)
+            images = self._decoded(listing)
             cache.store(images)
         return images
 
     def check(self, root: Path) -> list[str]:
-        """Decodes every file, also where a decoded copy is cached."""
+        """Decodes every file, unless none has changed since all were decoded."""
         try:
             listing = self._list(root)
         except DataError as error:
             return [in_words(error)]
-        return [
-            problem for files in (listing.train, listing.test) for problem in self._decode_files(files)[1]
-        ]
+        cache = self._cache(root, listing)
+        if cache.fingerprint() is not None:
+            return []
+        images, problems = self._decode(listing)
+        if not problems:
+            cache.store(images)
+        return problems
 
     def _cache(self, root: Path, listing: Listing) -> DecodedCache:
         (top,) = self.files(root)
@@ -134,20 +138,24 @@ class Folder(Dataset):
             test = [file for file, testing in zip(files, mask, strict=True) if testing]
         return Listing(train, test, _classes(top, train, test))
 
-    def _decode(self, listing: Listing) -> Images:
-        train, problems = self._decode_files(listing.train)
-        test, more = self._decode_files(listing.test)
-        problems += more
+    def _decoded(self, listing: Listing) -> Images:
+        images, problems = self._decode(listing)
         if problems:
             shown = problems[:10]
             left = f"\n... and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
             raise DataError("\n".join(shown) + left, hint="replace these files, or take them out of the tree")
+        return images
+
+    def _decode(self, listing: Listing) -> tuple[Images, list[str]]:
+        """The images, and in words those that could not be read (their pixels are undefined)."""
+        train, problems = self._decode_files(listing.train)
+        test, more = self._decode_files(listing.test)
         number = {name: label for label, name in enumerate(listing.classes)}
         train_labels, test_labels = (
             np.array([number.get(file.label, -1) for file in files], dtype=np.int64)
             for files in (listing.train, listing.test)
         )
-        return Images(train, train_labels, test, test_labels, listing.classes)
+        return Images(train, train_labels, test, test_labels, listing.classes), problems + more
 
     def _decode_files(self, files: Sequence[ImageFile]) -> tuple[NDArray[np.uint8], list[str]]:
         """Images as (N, C, H, W), decoded in threads (PIL releases the GIL), and what could not be read."""
@@ -217,7 +225,10 @@ def _decode_file(path: Path, channels: int, side: int) -> NDArray[np.uint8]:
                 raise DataError(f"{path} has more than 8 bits per value (mode {image.mode}); store it with 8")
             upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
             if upright.size != (side, side):
-                upright = ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)
+                square = min(upright.size)
+                left, top = ((length - square) // 2 for length in upright.size)
+                central = upright.crop((left, top, left + square, top + square))
+                upright = central.resize((side, side), Image.Resampling.BILINEAR)
             pixels = np.asarray(upright)
     except DataError:
         raise

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from regbench.data.base import Dataset, Images, ImageShape, Sizes
 from regbench.data.checksums import fingerprint_from, md5_of, md5_unpacked
-from regbench.data.location import fetch_command
 from regbench.errors import DataError
 
 
@@ -122,14 +121,14 @@ class Published(Dataset):
             places = "\n".join(f"  {root / d.folder / d.filename}  (MD5 {d.md5})" for d in failed)
             raise DataError(
                 f"{self.name} cannot be downloaded; tried\n{tried}",
-                hint=f"place by hand\n{places}\nand run  {fetch_command(self.name, root)}",
+                hint=f"place by hand\n{places}\nand run  {self.mend(root)}",
             )
         self._require(root)
 
     def _require(self, root: Path) -> None:
         problems = self.check(root)
         if problems:
-            raise DataError("\n".join(problems), hint=fetch_command(self.name, root))
+            raise DataError("\n".join(problems), hint=self.mend(root))
 
 
 def _fetch(download: Download, root: Path) -> list[str]:
