@@ -145,3 +145,17 @@ def test_operations_trace_into_one_graph(name: str) -> None:
     value, gradient = _value_and_gradient(traced, _codes())
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_full_precision_widens_arguments_and_leaves_autocast() -> None:
+    @ops.full_precision
+    def product(a: Tensor, *, b: Tensor) -> Tensor:
+        return a @ b
+
+    a, b = _draw(1, 16), _draw(2, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = product(a, b=b)
+        widened = product(a.bfloat16(), b=b.bfloat16())
+    assert torch.equal(found, a @ b)
+    assert torch.equal(widened, a.bfloat16().float() @ b.bfloat16().float())
+    assert product(a.double(), b=b.double()).dtype == torch.float64
