@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regbench.report.compare import MARKS, Compared, Comparison
-from regbench.report.numbers import NOTHING, with_interval
+from regbench.report.numbers import NOTHING, signed, with_interval
 from regbench.report.terminal import printable
 from regbench.statistics import Interval
 
@@ -52,12 +52,12 @@ def _grid(comparison: Comparison, lines: Sequence[Compared]) -> Table:
             Text(printable(metric)),
             _interval(line.a),
             _interval(line.b),
-            _interval(line.difference),
+            _interval(line.difference, signed),
             Text(printable(line.note or line.test)),
         )
         previous = line.method
     return grid
 
 
-def _interval(value: Interval | None) -> Text:
-    return Text(NOTHING if value is None else with_interval(value.mean, value.low, value.high))
+def _interval(value: Interval | None, write: Callable[..., str] = with_interval) -> Text:
+    return Text(NOTHING if value is None else write(value.mean, value.low, value.high))

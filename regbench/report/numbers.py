@@ -27,6 +27,14 @@ def with_interval(mean: float, low: float | None, high: float | None) -> str:
     return f"({body})e{shift}".replace("e-", "e−") if shift else body
 
 
+def signed(mean: float, low: float | None, high: float | None) -> str:
+    """The same for a difference: with its sign, also where that is a plus."""
+    text = with_interval(mean, low, high)
+    if mean <= 0:
+        return text
+    return f"(+{text[1:]}" if text.startswith("(") else f"+{text}"
+
+
 def plain(value: float, digits: int = 4) -> str:
     """``value`` with so many significant digits; whole numbers as they are."""
     if not math.isfinite(value):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from regbench.report.latex import to_latex
 from regbench.report.markdown import to_markdown
-from regbench.report.numbers import NOTHING, plain, with_interval
+from regbench.report.numbers import NOTHING, plain, signed, with_interval
 from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise, tidy
 from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
@@ -126,9 +126,7 @@ class _Builder:
             parts.append(f"correlation of the pairs {difference.correlation:.2f}")
         if entry.p is not None:
             parts.append(f"sign-flip p = {entry.p:.3g} before adjustment")
-        text = with_interval(difference.mean, difference.low, difference.high)
-        if difference.mean > 0:
-            text = f"+{text}" if not text.startswith("(") else f"(+{text[1:]}"
+        text = signed(difference.mean, difference.low, difference.high)
         cells = [
             Cell(text, difference.mean, difference.low, difference.high, note=", ".join(parts)),
             Cell(f"{difference.wins}/{difference.n}", float(difference.wins)),
