@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from regbench.data.batches import Batches
 from regbench.data.split import Split
+from regbench.evaluation.anchors import mean_image_mse
 from regbench.evaluation.clusters import cluster_scores, separation
 from regbench.evaluation.evaluate import decode_codes, evaluate_reconstruction, quick_mse, reconstruct
-from regbench.evaluation.latents import encode_images, latent_diagnostics
+from regbench.evaluation.latents import collapse_warnings, encode_images, latent_diagnostics
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.samples import draw_samples
 from regbench.evaluation.selection import curve_index, fixed_index, latent_index, shown_index
@@ -32,6 +33,8 @@ class CellData:
     """The fixed training images of the learning curve."""
     shown: NDArray[np.int64]
     latent: NDArray[np.int64]
+    mean_image_mse: float
+    """What a model must beat at the very least."""
 
     @classmethod
     def on(cls, device: torch.device, split: Split, train_subset: int) -> CellData:
@@ -46,6 +49,7 @@ class CellData:
             curve=Batches(split.train[chosen], device),
             shown=shown_index(n_test),
             latent=latent_index(n_test),
+            mean_image_mse=mean_image_mse(split.train, split.test),
         )
 
 
@@ -105,10 +109,13 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
     sampled = None
     if model.regularizer.stochastic:
         sampled = evaluate_reconstruction(model, data.test, metrics, sampling=True, seed=seed).means
+    mse = at_mean.means["mse"] if "mse" in at_mean.means else quick_mse(model, data.test)
     codes = encode_images(model, data.test, seed=seed)
     samples = draw_samples(model, data.train, seed=seed)
+    latents = latent_diagnostics(codes.z_ND)
     diagnostics = {
-        **latent_diagnostics(codes.z_ND),
+        **latents,
+        "collapse": collapse_warnings(latents, mse=mse, mean_image_mse=data.mean_image_mse),
         "alive_features": codes.alive_features,
         "clusters": clusters(model, codes.z_ND, data.split.test_labels),
     }

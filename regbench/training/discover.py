@@ -133,7 +133,8 @@ def _examine(model: Model, update: Update, earlier: Sequence[PlannedUpdate]) -> 
     try:
         gradients: Sequence[Tensor | None] = torch.autograd.grad(update.loss, parameters, allow_unused=True)
     except RuntimeError as error:
-        if "modified by an inplace operation" in str(error):
+        # A graph from before an update: its weights have moved, or its own update has used it up.
+        if "modified by an inplace operation" in str(error) or "graph a second time" in str(error):
             raise PluginError(
                 f"{name} uses a tensor from before an earlier update",
                 hint="an update changes the weights: call model.encode(x) again after each yield",
