@@ -13,7 +13,7 @@ from regbench.store.records import CellRecord, Run
 COST = ("optimizer_steps", "device_seconds", "images_per_second", "peak_memory_bytes")
 ENVIRONMENT = ("device", "device_name", "precision", "engine")
 _IDENTITY = ("dataset", "method", "regularizer", "seed", "status", "reason")
-_REST = (*COST, *ENVIRONMENT, "beta_effective", "loss_scale", "samples_from", "options", "id")
+_REST = (*COST, *ENVIRONMENT, "beta_effective", "loss_scale", "samples_from", "collapse", "options", "id")
 SAMPLED = "_sampled"
 """Ending of the columns that hold a metric at one sampled code; without it, at the mean code."""
 
@@ -30,7 +30,8 @@ def load_frame(run: Run) -> pd.DataFrame:
     - each diagnostic that is a number (``active_units``, ``clusters_purity``, ...);
     - ``optimizer_steps``, ``device_seconds``, ``images_per_second``, ``peak_memory_bytes``;
     - ``device``, ``device_name``, ``precision``, ``engine``, ``beta_effective``, ``loss_scale``,
-      ``samples_from``, ``options`` (the method's options, as JSON) and ``id``.
+      ``samples_from``, ``collapse`` (warnings that the codes say little about the images; empty: none),
+      ``options`` (the method's options, as JSON) and ``id``.
 
     Raises ``StoreError`` where a result has been altered.
     """
@@ -88,6 +89,7 @@ def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -
     row |= {name: result["environment"].get(name) for name in ENVIRONMENT}
     row["beta_effective"] = _number(result["beta_effective"])
     row |= {name: result.get(name) for name in ("loss_scale", "samples_from")}
+    row["collapse"] = "; ".join(result["diagnostics"].get("collapse") or ())
     return row
 
 

@@ -124,6 +124,7 @@ def _float(table: Table, group: Group, place: int) -> str:
             r"\centering",
             rf"\caption{{{escape(table.dataset)}: {escape(table.heading(group))}}}",
             rf"\label{{tab:regbench-{place}-{group}}}",
+            r"\par\smallskip",
             r"\sbox0{%",
             *_tabular(part),
             "}%",

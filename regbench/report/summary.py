@@ -89,6 +89,8 @@ class MethodRow:
     planned: int
     done: int
     problems: tuple[Problem, ...]
+    collapsed: Mapping[int, str]
+    """The warnings of seeds whose codes say little about the images."""
     environment: Mapping[str, tuple[str, ...]]
     """Devices, precisions and engines of the finished cells; more than one of a kind: they are mixed."""
 
@@ -206,6 +208,11 @@ def _method_rows(frame: pd.DataFrame, method: str, metrics: Iterable[str]) -> It
             planned=len(frame),
             done=len(done),
             problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
+            collapsed={
+                int(seed): warning
+                for seed, warning in zip(done["seed"], done["collapse"], strict=True)
+                if warning
+            },
             environment={
                 kind: tuple(str(value) for value in done[kind].dropna().unique())
                 for kind in ("device", "precision", "engine")
@@ -310,6 +317,7 @@ def _record(summary: Summary, row: MethodRow, quantity: Quantity, entry: Entry) 
         "p_holm": entry.p_holm,
         "comparisons": summary.comparisons.get(quantity.name) if difference else None,
         "tie_group": entry.tie if quantity.group == "metric" else None,
+        "seeds_collapsed": len(row.collapsed),
         **{kind: "+".join(values) for kind, values in row.environment.items()},
         "unfinished": "; ".join(problems),
     }

@@ -4,23 +4,22 @@
         table.columns, table.rows, table.notes
         table.pick("metric")        # the same rows with the columns of one group
 
-Renderers: :func:`regbench.report.terminal.print_tables`, and those of :func:`table_files`.
+Renderers: :mod:`regbench.report.terminal`, :mod:`regbench.report.markdown`, :mod:`regbench.report.latex`; the
+numbers at full precision are :func:`regbench.report.summary.tidy`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from regbench.report.latex import to_latex
-from regbench.report.markdown import to_markdown
 from regbench.report.numbers import NOTHING, plain, signed, with_interval
-from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise, tidy
+from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise
 from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
 from regbench.store.records import Run
 
-__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables", "table_files"]
+__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables"]
 
 MEBIBYTE = 2**20
 
@@ -28,16 +27,6 @@ MEBIBYTE = 2**20
 def build_tables(run: Run) -> list[Table]:
     """The tables of a run, one per data set. Failed cells stay in rows and notes, never left out."""
     return [_Builder(summary).table() for summary in summarise(run)]
-
-
-def table_files(run: Run) -> dict[str, str]:
-    """Contents of ``table.csv`` (tidy, full precision), ``table.md`` and ``table.tex``, by file name."""
-    tables = build_tables(run)
-    return {
-        "table.csv": tidy(run).to_csv(index=False),
-        "table.md": to_markdown(tables),
-        "table.tex": to_latex(tables),
-    }
 
 
 @dataclass
@@ -99,18 +88,21 @@ class _Builder:
     def _method_cell(self, row: MethodRow) -> Cell:
         mixed = [f"{kind}s {', '.join(found)}" for kind, found in row.environment.items() if len(found) > 1]
         marks = [self._footnote(f"Seeds of this row mix {'; '.join(mixed)}.")] if mixed else []
+        if row.collapsed:
+            first, warning = next(iter(row.collapsed.items()))
+            text = f"{row.method}: collapsed in {_seeds(row.collapsed)} (seed {first}: {warning})."
+            marks.append(self._footnote(text))
         return Cell(f"{row.method}, {row.code} code" if row.stochastic else row.method, marks=tuple(marks))
 
     def _n_cell(self, row: MethodRow) -> Cell:
         marks = []
         for problem in row.problems:
-            seeds = ", ".join(str(seed) for seed in problem.seeds)
-            plural = "seeds" if len(problem.seeds) > 1 else "seed"
+            seeds = _seeds(problem.seeds)
             if problem.status == "missing":
-                text = f"{row.method}: {plural} {seeds} not run yet."
+                text = f"{row.method}: {seeds} not run yet."
             else:
                 reason = f": {problem.reason}" if problem.reason else ""
-                text = f"{row.method}: {plural} {seeds} {problem.status}{reason}."
+                text = f"{row.method}: {seeds} {problem.status}{reason}."
             marks.append(self._footnote(text.replace("..", ".")))
         return Cell(f"{row.done}/{row.planned}", float(row.done), marks=tuple(marks))
 
@@ -161,6 +153,10 @@ class _Builder:
         return mark
 
 
+def _seeds(seeds: Collection[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
 def _metric_cell(row: MethodRow, entry: Entry) -> Cell:
     interval = entry.interval
     if interval is None:
@@ -182,7 +178,11 @@ def _other_cell(quantity: Quantity, entry: Entry, row: MethodRow) -> Cell:
         return Cell("" if row.code == "sampled" else NOTHING)
     unit = MEBIBYTE if quantity.name == "peak_memory_bytes" else 1
     mean = interval.mean / unit
-    if interval.low is None or interval.high is None or not interval.sd:
-        return Cell(plain(mean), mean)
+    if (
+        interval.low is None
+        or interval.high is None
+        or interval.high - interval.low <= 1e-9 * abs(interval.mean)
+    ):
+        return Cell(plain(mean), mean)  # the same for all seeds, as the number of steps is
     low, high = interval.low / unit, interval.high / unit
     return Cell(with_interval(mean, low, high), mean, low, high)

@@ -69,6 +69,7 @@ def make_run(
     values: Mapping[Cell, Mapping[str, float]] | None = None,
     sampled: Mapping[Cell, Mapping[str, float]] | None = None,
     environment: Mapping[Cell, Mapping[str, str]] | None = None,
+    collapse: Mapping[Cell, Sequence[str]] | None = None,
     figures: Sequence[Mapping[str, Any]] = (),
     anchors: bool = True,
     epochs: int = 12,
@@ -88,6 +89,7 @@ def make_run(
         values: exact metrics at the mean code of some cells (the arrays are scaled to agree).
         sampled: the same at the sampled code.
         environment: what differs from ``{"device": "cpu", "precision": "fp32", "engine": "local", ...}``.
+        collapse: warnings that the codes of a cell have collapsed.
         anchors: whether the mean-image and PCA errors have been computed.
     """
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -112,6 +114,7 @@ def make_run(
                     values=dict((values or {}).get(where, {})),
                     sampled=dict((sampled or {}).get(where, {})),
                     environment=dict((environment or {}).get(where, {})),
+                    collapse=list((collapse or {}).get(where, [])),
                 )
         if anchors:
             _write_json(path / "derived" / "anchors" / f"{dataset}.json", data.anchors())
@@ -178,6 +181,7 @@ def _write_cell(
     values: dict[str, float],
     sampled: dict[str, float],
     environment: dict[str, str],
+    collapse: list[str],
 ) -> None:
     method, dataset, seed = entry["method"], entry["dataset"], entry["seed"]
     rng = rng_for(method, dataset, seed)
@@ -210,6 +214,7 @@ def _write_cell(
     if status != "done":
         return
     result = _result(entry, method, mean, sampled, metrics, data, training, environment, rng)
+    result["diagnostics"]["collapse"] = collapse
     arrays |= {f"per_image_{name}": per_image[name].astype(np.float32) for name in metrics}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from regbench.report import latex, markdown
 from regbench.report.table import Table
-from regbench.report.tables import build_tables, table_files
+from regbench.report.tables import build_tables
 from regbench.report.terminal import print_tables, printable
 from regbench.store.records import Run
 from tests.report.synthetic import make_run
@@ -124,16 +124,16 @@ def compile_latex(directory: Path, name: str) -> str:
     return (directory / Path(name).with_suffix(".log")).read_text(errors="replace")
 
 
-def test_latex_compiles_by_itself(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(table_files(run)["table.tex"], encoding="utf-8")
+def test_latex_compiles_by_itself(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(latex.to_latex([table]), encoding="utf-8")
     log = compile_latex(tmp_path, "table.tex")
     assert "Output written on table.pdf" in log
     assert "Overfull" not in log
     assert "incomplete" not in log
 
 
-def test_latex_can_be_input_into_a_paper(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(table_files(run)["table.tex"], encoding="utf-8")
+def test_latex_can_be_input_into_a_paper(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(latex.to_latex([table]), encoding="utf-8")
     paper = r"""\documentclass[twocolumn]{article}
 \usepackage{booktabs,graphicx}
 \begin{document}

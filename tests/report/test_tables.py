@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from regbench.report.summary import summarise, tidy
-from regbench.report.tables import Cell, Row, Table, build_tables, table_files
+from regbench.report.tables import Cell, Row, Table, build_tables
 from regbench.store.records import Run
 from tests.report.synthetic import Cell as Where
 from tests.report.synthetic import make_run
@@ -153,6 +153,20 @@ def test_failures_are_rows_and_notes(tmp_path: Path) -> None:
     assert cell_of(table, "VAE-KL", "mse").value is None
 
 
+def test_a_collapsed_method_is_marked(tmp_path: Path) -> None:
+    collapse = {
+        ("VAE-KL", "digits", seed): ["no latent unit is active", "the codes lie on a line"] for seed in (0, 2)
+    }
+    run = make_run(tmp_path / "demo", METHODS, seeds=3, collapse=collapse)
+    (table,) = build_tables(run)
+    for code in ("mean", "sampled"):
+        assert footnotes_of(table, cell_of(table, "VAE-KL", "method", code)) == [
+            "VAE-KL: collapsed in seeds 0, 2 (seed 0: no latent unit is active; the codes lie on a line)."
+        ]
+    assert footnotes_of(table, cell_of(table, "AE", "method")) == []
+    assert tidy(run).set_index("method").loc["VAE-KL", "seeds_collapsed"].eq(2).all()
+
+
 def test_a_failed_baseline_leaves_the_table_standing(tmp_path: Path) -> None:
     status = {("AE", "digits", seed): "failed" for seed in range(2)}
     (table,) = build_tables(make_run(tmp_path / "demo", METHODS, seeds=2, status=status))
@@ -280,8 +294,8 @@ def test_a_suite_without_a_baseline_has_no_differences(tmp_path: Path) -> None:
 
 
 def test_the_csv_holds_every_quantity_at_full_precision(five: Run) -> None:
-    rows = list(csv.DictReader(io.StringIO(table_files(five)["table.csv"])))
     frame = tidy(five)
+    rows = list(csv.DictReader(io.StringIO(frame.to_csv(index=False))))
     numbers = [name for name in frame.columns if frame[name].dtype == float]
     assert {"mean", "low", "difference_high", "p_sign_flip"} <= set(numbers)
     for name in numbers:
