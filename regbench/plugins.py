@@ -17,7 +17,6 @@ import traceback
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -154,14 +153,15 @@ def _add_file(found: Registry, path: Path) -> None:
     content = path.read_bytes()
     name = f"regbench_file_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise PluginError(
             f"--plugin {path}: not a Python file", hint="give the path of a file that ends in .py"
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not the loader: its cached bytecode may be of an edit ago.
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -290,7 +290,6 @@ def source_hash(cls: type[Any]) -> str:
     return _hash_files(tuple(sorted(set(files))))
 
 
-@cache
 def _hash_files(files: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:

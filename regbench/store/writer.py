@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,14 +37,14 @@ class RunWriter:
         """Hold the directory; raises ``LockedError`` at once where another process has it."""
         file = self.path / ".lock"
         lock = filelock.FileLock(file, timeout=0)
-        try:
-            with storage_errors(file):
+        with storage_errors(file):
+            try:
                 lock.acquire()
-        except filelock.Timeout as error:
-            raise LockedError(
-                f"{self.path} is in use by another regbench process",
-                hint="wait for it to end, or give this suite another [suite] name or --runs-dir",
-            ) from error
+            except filelock.Timeout as error:  # an OSError, too
+                raise LockedError(
+                    f"{self.path} is in use by another regbench process",
+                    hint="wait for it to end, or give this suite another [suite] name or --runs-dir",
+                ) from error
         try:
             yield
         finally:
@@ -149,6 +150,7 @@ class AttemptWriter:
         try:
             temporary.rename(self.cell.result)
         except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
             if self.cell.result.exists():
                 raise StoreError(
                     f"{self.cell.result} has been committed by another process; it stays"
