@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -80,13 +81,20 @@ def salvage(
     """
     table, faults = validate(model, value, where, elsewhere)
     if faults and isinstance(value, dict):
-        kept = {
-            key: item
-            for key, item in value.items()
-            if sound((fault.where for fault in faults), join(where, key))
-        }
-        table, _ = validate(model, kept, where)
+        table, _ = validate(model, _without(value, where, [fault.where for fault in faults]), where)
     return table, faults
+
+
+def _without(table: Mapping[str, Any], where: str, faulty: Sequence[str]) -> dict[str, Any]:
+    """The table without its faulty keys; tables inside it lose only theirs, lists go as a whole."""
+    kept = {}
+    for key, item in table.items():
+        place = join(where, key)
+        if isinstance(item, dict) and place not in faulty:
+            kept[key] = _without(item, place, faulty)
+        elif sound(faulty, place):
+            kept[key] = item
+    return kept
 
 
 def sound(faulty: Iterable[str], where: str) -> bool:
@@ -132,11 +140,17 @@ def _expected(detail: ErrorDetails) -> str:
     template = EXPECTED.get(detail["type"])
     if template is None:
         return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
-    text = template.format(**detail.get("ctx", {}))
+    context = detail.get("ctx", {})
+    text = template.format(**{name: _bound(value) for name, value in context.items()})
     if detail["type"] in ("literal_error", "enum"):
         names = re.findall(r"'([^']*)'", text)
         return text.replace("'", '"') + guess(detail["input"], names)
     return text
+
+
+def _bound(value: Any) -> Any:
+    """pydantic makes floats of the bounds of numbers: 0.0 is shown as 0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _either(texts: Sequence[str]) -> str:
@@ -197,6 +211,12 @@ def show(value: Any, limit: int = 60) -> str:
     """A value as TOML writes it, on one line, shortened to about ``limit`` characters."""
     text = _toml(value, limit, depth=3)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def show_path(path: Path) -> str:
+    """A path as it was given, without characters that would disturb a terminal."""
+    text = str(path)
+    return text if text.isprintable() else show(text)
 
 
 def _toml(value: Any, limit: int, depth: int) -> str:

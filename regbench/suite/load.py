@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from regbench.errors import Fault, SuiteError
 from regbench.plugins import Registry
 from regbench.suite import checks, toml
 from regbench.suite.claims import KINDS, Claim
-from regbench.suite.faults import join, salvage, show, unknown
+from regbench.suite.faults import join, salvage, show, show_path, unknown
 from regbench.suite.schema import (
     DatasetEntry,
     FigureEntry,
@@ -38,18 +39,18 @@ def load_suite(path: Path | str, registry: Registry) -> Suite:
     Raises :class:`regbench.errors.SuiteError` with every fault of the file.
     """
     path = Path(path)
-    return build_suite(toml.read(path), registry, toml.show_path(path))
+    return build_suite(toml.read(path), registry, path)
 
 
-def build_suite(document: dict[str, Any], registry: Registry, file: str = "suite") -> Suite:
-    """Check a suite that has been parsed already; ``file`` names it in messages."""
+def build_suite(document: dict[str, Any], registry: Registry, path: Path = Path("suite")) -> Suite:
+    """Check a suite that has been parsed already; ``path`` is where it was read from."""
     document, implausible = toml.plain(document)
     parts = _Parts(document, registry)
     draft = parts.draft()
     methods, found = checks.check(draft, registry)
     faults = _merged(implausible, [*parts.faults, *found])
     if faults or draft.head is None:
-        raise SuiteError(file, sorted(faults, key=_file_order(document)), hint=HINT)
+        raise SuiteError(show_path(path), sorted(faults, key=_file_order(document)), hint=HINT)
     baseline = draft.head.baseline or next((m.label for m in methods if m.plugin.name == "ae"), None)
     suite = Suite(
         suite=draft.head.model_copy(update={"baseline": baseline}),
@@ -60,7 +61,7 @@ def build_suite(document: dict[str, Any], registry: Registry, file: str = "suite
         figures=tuple(draft.figures.values()),
         claims=tuple(draft.claims.values()),
     )
-    suite._file = file
+    suite._path = path
     return suite
 
 
@@ -197,7 +198,8 @@ def _file_order(document: Mapping[str, Any]) -> Callable[[Fault], tuple[int, int
     tables = {key: position for position, key in enumerate(document)}
 
     def position(fault: Fault) -> tuple[int, int]:
-        table, _, entry = fault.where.partition(".")[0].partition("[")
-        return tables.get(table, -1), int(entry.removesuffix("]") or -1)
+        found = re.match(r"([\w-]+)(?:\[(\d+)\])?", fault.where)
+        table, entry = found.groups() if found else ("", None)
+        return tables.get(table, -1), -1 if entry is None else int(entry)
 
     return position

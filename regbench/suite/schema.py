@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, create_model
 
 from regbench.suite.claims import Claim
+from regbench.suite.faults import show_path
 from regbench.suite.table import Table
 
 Settings = TypeVar("Settings", bound=Table)
@@ -83,7 +84,8 @@ class SuiteHead(Table):
     """What the suite is called, how often each method is run, and what is measured."""
 
     name: Slug
-    """Name of the suite and of its directory below `runs/` and `reports/`."""
+    """Name of the suite and of its directory below `runs/` and `reports/`: lower-case letters, digits and
+    single hyphens."""
     description: str = ""
     """One or two sentences that head the report."""
     seeds: Seeds = (0, 1, 2)
@@ -159,7 +161,7 @@ def merge(settings: type[Settings], *parts: Table) -> Settings:
 
 
 class DatasetEntry(Table):
-    """One data set. `regbench data ls` lists them, with their options."""
+    """One data set; `regbench plugins` lists them."""
 
     name: Name
     """Which data set."""
@@ -186,7 +188,7 @@ class RegularizerEntry(Table):
     """One regularizer, or with `sweep` one method for each combination of the swept values."""
 
     name: Name
-    """Which regularizer; `regbench plugins` lists them."""
+    """Which regularizer; `regbench plugins` lists them, `regbench plugins --options NAME` its options."""
     label: Label | None = None
     """How tables and figures call the method; `{option}` stands for the option's value. Without one: the name
     and the swept options (`proto-vae prototypes=10`)."""
@@ -201,7 +203,7 @@ class RegularizerEntry(Table):
 
 
 class FigureEntry(Table):
-    """One kind of figure in the report."""
+    """One kind of figure in the report; where a suite names none, all bundled kinds are drawn."""
 
     kind: Name
     """Which figure; `regbench plugins` lists them."""
@@ -223,24 +225,25 @@ class Suite(Table):
     regularizers: tuple[RegularizerEntry, ...] = Field(min_length=1)
     """The methods, each with a label of its own."""
     figures: tuple[FigureEntry, ...] = ()
-    """The figures of the report."""
+    """The figures of the report; without any: every bundled kind."""
     claims: tuple[Claim, ...] = ()
     """What the suite expects to find, stated before any result."""
 
-    _file: str = PrivateAttr("suite")
+    _path: Path = PrivateAttr(Path("suite"))
+
+    @property
+    def path(self) -> Path:
+        """The file that the suite was read from."""
+        return self._path
 
     @property
     def file(self) -> str:
-        """Where the suite was read from, as it was named."""
-        return self._file
+        """The same for messages, free of characters that would disturb a terminal."""
+        return show_path(self._path)
 
     @property
     def name(self) -> str:
         return self.suite.name
-
-    @property
-    def path(self) -> Path:
-        return Path(self._file)
 
     @property
     def seeds(self) -> tuple[int, ...]:

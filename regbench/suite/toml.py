@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regbench.errors import Fault, SuiteError
-from regbench.suite.faults import join, show
+from regbench.suite.faults import join, show, show_path
 
 MOST_BYTES = 128 * 1024
 DEEPEST = 12
@@ -97,12 +97,6 @@ def _syntax_fault(message: str, text: str) -> Fault:
         lines = text.splitlines() or [""]
         line, column = str(len(lines)), str(len(lines[-1]) + 1)
     return Fault(f"line {line}, column {column}", "", f"not TOML: {problem[0].lower()}{problem[1:]}")
-
-
-def show_path(path: Path) -> str:
-    """The path as it was given, without characters that would disturb a terminal."""
-    text = str(path)
-    return text if text.isprintable() else show(text)
 
 
 def _nearby(path: Path) -> str:

@@ -1,0 +1,109 @@
+"""The bundled suites and plugins: they load, they plan without data, and they are what they say."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from regbench.plugins import Registry, registry
+from regbench.suite import reference
+from regbench.suite.cells import CellSpec, expand
+from regbench.suite.jsonschema import json_schema
+from regbench.suite.load import load_suite
+
+ROOT = Path(__file__).parent.parent.parent
+SUITES = sorted((ROOT / "suites").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Registry:
+    return registry()
+
+
+def plan(name: str, plugins: Registry) -> tuple[CellSpec, ...]:
+    suite = load_suite(ROOT / "suites" / f"{name}.toml", plugins)
+    return expand(
+        suite, plugins, Path("/nowhere"), lambda precision: "fp32" if precision == "auto" else precision
+    )
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_a_bundled_suite_loads_and_is_headed_by_its_command(path: Path, plugins: Registry) -> None:
+    suite = load_suite(path, plugins)
+    assert suite.name == path.stem
+    assert suite.baseline == "AE"
+    head, _, _ = path.read_text(encoding="utf-8").partition("[suite]")
+    assert f"#   regbench run suites/{path.name}\n" in head
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_the_json_schema_accepts_it(path: Path, plugins: Registry) -> None:
+    schema = json_schema(plugins)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def test_quick_holds_every_method(plugins: Registry) -> None:
+    cells = plan("quick", plugins)
+    assert len(cells) == 7 * 3
+    assert {cell.regularizer for cell in cells} == {"ae", "vae-kl", "infovae-mmd", "proto-vae"}
+    assert {cell.options["prototypes"] for cell in cells if cell.regularizer == "proto-vae"} == {1, 10}
+    for cell in cells:
+        assert cell.dataset_name == "digits"
+        assert cell.training["epochs"] - cell.training["warmup"] > cell.training["warmup"]
+
+
+def test_mnist_is_the_whole_of_it_at_full_width(plugins: Registry) -> None:
+    cells = plan("mnist", plugins)
+    assert {(cell.train_images, cell.test_images) for cell in cells} == {(55_000, 10_000)}
+    assert {tuple(cell.model["widths"]) for cell in cells} == {(128, 256)}
+
+
+def test_paper_is_the_whole_grid(plugins: Registry) -> None:
+    cells = plan("paper", plugins)
+    assert len(cells) == 12 * 3 * 5
+    assert Counter(cell.dataset for cell in cells) == {"MNIST": 60, "CIFAR-10": 60, "CIFAR-100": 60}
+    assert {(cell.dataset, cell.training["epochs"]) for cell in cells} == {
+        ("MNIST", 100),
+        ("CIFAR-10", 600),
+        ("CIFAR-100", 600),
+    }
+    prototypes = {cell.options["prototypes"] for cell in cells if cell.regularizer == "proto-vae"}
+    assert prototypes == {1, 2, 5, 10, 20, 30, 50}
+    twins = {cell.options["encoder"] for cell in cells if cell.regularizer == "infovae-mmd"}
+    assert twins == {"stochastic", "deterministic"}
+    assert {cell.options["updates_per_batch"] for cell in cells if cell.regularizer == "ae"} == {1, 3}
+    widths = {cell.dataset: tuple(cell.model["widths"]) for cell in cells}
+    assert widths == {"MNIST": (128, 256), "CIFAR-10": (64, 128, 256), "CIFAR-100": (64, 128, 256)}
+    for cell in cells:
+        assert (cell.training["batch_size"], cell.training["lr"], cell.training["warmup"]) == (256, 1e-3, 10)
+
+
+def test_paper_states_its_claims_beforehand(plugins: Registry) -> None:
+    claims = load_suite(ROOT / "suites" / "paper.toml", plugins).claims
+    assert [claim.statement[:3] for claim in claims] == ["(a)", "(b)", "(c)", "(d)"]
+    matches = claims[0]
+    assert matches.kind == "equivalence"
+    assert matches.references == ("AE", "AE, 3 steps")
+    assert matches.margin.model_dump() == {"relative": 0.05, "absolute": None, "of": "AE"}
+
+
+def test_every_option_of_a_bundled_plugin_is_described(plugins: Registry) -> None:
+    for offered in (plugins.regularizers, plugins.datasets, plugins.figures):
+        for plugin in offered.values():
+            for name, field in plugin.cls.Options.model_fields.items():
+                assert field.description, f"{plugin.name}.{name}"
+
+
+def test_the_fields_in_the_documentation_are_up_to_date() -> None:
+    page = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    assert reference.BEGIN in page
+    assert reference.END in page
+    assert page == reference.updated(page), f"run: {reference.BEGIN[12:-4]}"
+    for _, model in reference.TABLES:
+        for name in model.model_fields:
+            assert f"| `{name}` |" in page or name == "kind"
