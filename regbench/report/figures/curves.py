@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from regbench.report.figure import Drawing, Figure, FigureOptions
 from regbench.report.figures.charts import draw_band, epoch_axis, legend, log_axis, reference_line
-from regbench.report.figures.series import band, evaluated, series
+from regbench.report.figures.series import Value, band, evaluated, series
 from regbench.report.style import WIDTH, Look, looks, slug
 from regbench.store.records import CellRecord, Run
 
@@ -70,9 +70,7 @@ def _draw(
     return canvas
 
 
-def _draw_unfinished(
-    ax: Axes, cell: CellRecord, value: Callable[[Mapping[str, Any]], float | None], look: Look
-) -> list[float]:
+def _draw_unfinished(ax: Axes, cell: CellRecord, value: Value, look: Look) -> list[float]:
     """One thin line per unfinished seed, with a cross where training broke down; returns its levels."""
     found = series(cell, value)
     if found:

@@ -48,10 +48,9 @@ class Samples(Figure):
                 without.append(cell.method)
                 continue
             sheet.space(0.06)
-            source = f"from {cell.result['samples_from']}"
             for row in range(self.options.rows):
                 images = samples_NCHW[row * columns : (row + 1) * columns]
-                first = {"name": cell.method, "note": source} if row == 0 else {}
+                first = {"name": cell.method, "note": cell.result["samples_from"]} if row == 0 else {}
                 if len(images):
                     sheet.row([Block(0, images)], look=look_of[cell.method], **first)
         text = (

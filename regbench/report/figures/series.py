@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from regbench.statistics import t_interval
 from regbench.store.records import CellRecord
 
-Value = Callable[[Mapping[str, Any]], float | None]
+Value = Callable[[Mapping[str, Any]], float | str | None]
 """Takes one row of a history, and gives the quantity at that epoch, or ``None`` where it was not recorded."""
 
 
@@ -41,7 +41,7 @@ def series(cell: CellRecord, value: Value) -> dict[int, float]:
     found = {}
     for row in cell.history:
         number = value(row)
-        if number is not None and np.isfinite(number):
+        if number is not None and np.isfinite(float(number)):  # "nan" in what a diverged cell left
             found[int(row["epoch"])] = float(number)
     return found
 

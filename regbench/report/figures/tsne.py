@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -38,6 +38,8 @@ STAR: dict[str, Any] = {
     "markeredgecolor": "black",
     "markeredgewidth": 0.5,
 }
+UNLABELLED = -1
+"""The label of every image of a data set without classes."""
 FEW_CLASSES = len(CLASSES)
 """Up to so many classes each have a colour of their own and a place in the legend."""
 
@@ -124,13 +126,16 @@ class TSNE(Figure):
 
     def _caption(self, shown: Shown, labels_L: NDArray[np.int64]) -> str:
         classes = len(np.unique(labels_L))
-        stars = any("prototypes" in arrays for arrays in shown.arrays.values())
         text = (
             f"t-SNE of the codes of the same {len(labels_L)} test images of {shown.dataset} for every method"
-            f" (perplexity {self.options.perplexity:g}, seed {self.options.seed}), coloured by class"
+            f" (perplexity {self.options.perplexity:g}, seed {self.options.seed})"
         )
-        text += f" ({classes} classes, in the order of a colour wheel)." if classes > FEW_CLASSES else "."
-        if stars:
+        if classes > FEW_CLASSES:
+            text += f", coloured by class ({classes} classes, around a colour wheel)"
+        elif UNLABELLED not in labels_L:
+            text += ", coloured by class"
+        text += "."
+        if any("prototypes" in arrays for arrays in shown.arrays.values()):
             text += " Stars: the prototypes, embedded together with the codes."
         return text + f" Distances between groups and their sizes mean little in t-SNE. {shown.sentence}"
 
@@ -154,9 +159,16 @@ def _grid(count: int) -> tuple[int, int]:
 
 def _colours(labels_L: NDArray[np.int64]) -> dict[int, Any]:
     classes = [int(label) for label in np.unique(labels_L)]
+    if classes == [UNLABELLED]:
+        return {UNLABELLED: GREY}
     if len(classes) <= FEW_CLASSES:
         return dict(zip(classes, CLASSES, strict=False))
     return {label: colormaps["hsv"](0.92 * i / len(classes)) for i, label in enumerate(classes)}
+
+
+def _named(colour_of: Mapping[int, Any]) -> Mapping[int, Any]:
+    """The colours that stand for a class by name: none where there are too many classes, or none at all."""
+    return colour_of if len(colour_of) <= FEW_CLASSES and UNLABELLED not in colour_of else {}
 
 
 def _title(ax: Axes, method: str, look: Look) -> None:
@@ -177,9 +189,8 @@ def _panel(ax: Axes, points: NDArray[np.float32] | None, labels_L: NDArray[np.in
     colours = [colour_of[int(label)] for label in labels_L]
     # Thousands of dots: as pixels also inside PDF and SVG, so that these stay small and quick to show.
     ax.scatter(places[:, 0], places[:, 1], s=2.2, c=colours, linewidths=0, alpha=0.85, rasterized=True)
-    if len(colour_of) <= FEW_CLASSES:
-        for label, colour in colour_of.items():
-            _name_class(ax, places[labels_L == label], str(label), colour)
+    for label, colour in _named(colour_of).items():
+        _name_class(ax, places[labels_L == label], str(label), colour)
     ax.plot(stars[:, 0], stars[:, 1], **STAR, zorder=4)
 
 
@@ -193,10 +204,9 @@ def _name_class(ax: Axes, places: NDArray[np.float32], name: str, colour: Any) -
 
 def _legend(canvas: Canvas, labels_L: NDArray[np.int64], *, stars: bool) -> None:
     colour_of = _colours(labels_L)
-    named = colour_of.items() if len(colour_of) <= FEW_CLASSES else ()
     handles = [
         Line2D([], [], marker="o", markersize=3.5, linestyle="", color=colour, label=str(label))
-        for label, colour in named
+        for label, colour in _named(colour_of).items()
     ]
     if stars:
         handles.append(Line2D([], [], **STAR, label="prototype"))

@@ -1,0 +1,47 @@
+"""``regbench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regbench.cli import options
+
+
+def report(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="The run: its name, its directory, or the suite file (default: the last run).",
+            autocompletion=options.run_names,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the report (default: reports/SUITE).", show_default=False),
+    ] = None,
+    plugin: options.Plugin = None,
+    runs_dir: options.RunsDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+) -> None:
+    """Write tables, figures and one HTML file from a run, finished or not."""
+    import sys
+
+    from regbench.report.build import FiguresFailed, write_report
+    from regbench.report.terminal import print_tables
+    from regbench.store.location import find_run
+    from regbench.store.records import Run
+
+    def tell(what: str) -> None:
+        if not quiet:
+            print(what, file=sys.stderr, flush=True)
+
+    written = write_report(Run.open(find_run(run, runs_dir)), out, plugins=plugin or (), progress=tell)
+    print_tables(written.tables)
+    for file in (*written.texts, written.html, written.figures):
+        print(file)
+    if written.failures:
+        raise FiguresFailed(written.failures)

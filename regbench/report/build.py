@@ -1,0 +1,155 @@
+"""A report: tables, figures and one HTML file, all made from a run directory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from regbench.errors import RegbenchError, StoreError, UsageError
+from regbench.report.draw import NAME, FigureFailure, Picture, Progress, draw_figures
+from regbench.report.html import render
+from regbench.report.latex import to_latex
+from regbench.report.markdown import to_markdown
+from regbench.report.summary import tidy
+from regbench.report.tables import Table, build_tables
+from regbench.store.files import write_bytes
+from regbench.store.records import Run
+
+REPORTS = Path("reports")
+CAPTIONS = "captions.json"
+
+
+class FiguresFailed(RegbenchError):
+    """The report has been written, without some of its figures; ends with the first one's exit code."""
+
+    def __init__(self, failures: Sequence[FigureFailure]) -> None:
+        reasons = "".join(f"\n  {failure.reason}" for failure in failures)
+        super().__init__(f"figures are missing from the report:{reasons}", hint=failures[0].hint or None)
+        self.exit_code = failures[0].exit_code
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what could not be."""
+
+    directory: Path
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+    failures: tuple[FigureFailure, ...]
+
+    @property
+    def html(self) -> Path:
+        return self.directory / "report.html"
+
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """The table as CSV, Markdown and LaTeX."""
+        return tuple(self.directory / f"table.{ending}" for ending in ("csv", "md", "tex"))
+
+    @property
+    def figures(self) -> Path:
+        """The directory with the pictures and their captions."""
+        return self.directory / "figures"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the report."""
+        pictures = [file for picture in self.pictures for file in (picture.png, picture.pdf, picture.svg)]
+        return (*self.texts, self.html, *pictures, self.figures / CAPTIONS)
+
+
+def write_report(
+    run: Run,
+    out: Path | None = None,
+    *,
+    plugins: Sequence[Path | str] = (),
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Write ``table.csv``, ``table.md``, ``table.tex``, ``report.html`` and ``figures/`` for a run.
+
+    Unfinished runs get a report of what is there, in which the rest is named. Figures that cannot be drawn
+    are named in the report and in ``Report.failures``, and do not raise.
+
+    Args:
+        out: the directory to write to, by default ``reports/<suite>``.
+        plugins: Python files with figures of your own, beside the installed plugins.
+        progress: told in words what is being done.
+
+    Raises ``UsageError`` where no cell is finished, ``StoreError`` where files cannot be read or written.
+    """
+    _refuse_empty(run)
+    directory = REPORTS / run.suite["name"] if out is None else out
+    figures = directory / "figures"
+    with _writing(figures):
+        figures.mkdir(parents=True, exist_ok=True)
+    progress("computing tables")
+    tables = build_tables(run)
+    pictures, failures = draw_figures(run, figures, plugins=plugins, progress=progress)
+    _replace_captions(figures, pictures)
+    progress("writing the report")
+    page = render(run, tables, pictures, failures, command=_command(run, out, plugins))
+    for name, content in (
+        ("table.csv", tidy(run).to_csv(index=False)),
+        ("table.md", to_markdown(tables)),
+        ("table.tex", to_latex(tables)),
+        ("report.html", page),
+    ):
+        with _writing(directory / name):
+            write_bytes(directory / name, content.encode())
+    return Report(directory, tuple(tables), tuple(pictures), tuple(failures))
+
+
+def _refuse_empty(run: Run) -> None:
+    if any(cell.status == "done" for cell in run.cells):
+        return
+    failed = next((cell for cell in run.cells if cell.status in ("failed", "diverged")), None)
+    example = f" ({failed.method}, seed {failed.seed}: {failed.outcome.get('reason', '')})" if failed else ""
+    raise UsageError(
+        f"nothing to report: none of the {len(run.cells)} cells of {run.path} is finished{example}",
+        hint=f"run the suite: regbench run {run.suite.get('file', 'SUITE')}",
+    )
+
+
+def _command(run: Run, out: Path | None, plugins: Iterable[Path | str]) -> str:
+    """How to make this report again."""
+    words = ["regbench", "report", str(run.path)]
+    if out is not None:
+        words += ["--out", str(out)]
+    for plugin in plugins:
+        words += ["--plugin", str(plugin)]
+    return shlex.join(words)
+
+
+def _replace_captions(figures: Path, pictures: Sequence[Picture]) -> None:
+    """Note what was drawn, and take away what an earlier report drew and this one did not."""
+    file = figures / CAPTIONS
+    for name in _noted(file) - {picture.name for picture in pictures}:
+        for ending in ("png", "pdf", "svg"):
+            (figures / f"{name}.{ending}").unlink(missing_ok=True)
+    notes = {picture.name: {"kind": picture.kind, "caption": picture.caption} for picture in pictures}
+    write_bytes(file, (json.dumps(notes, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _noted(file: Path) -> set[str]:
+    """Names of the pictures that an earlier report noted; none where the file is not ours."""
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {name for name in names if NAME.fullmatch(name)} if isinstance(names, dict) else set()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}", hint="choose another place with --out"
+        ) from error
+    except StoreError as error:
+        raise StoreError(str(error), hint="choose another place with --out") from error

@@ -1,0 +1,144 @@
+"""Which figures are drawn, and that one that fails stops nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regbench.report.draw import draw_figures
+from regbench.store.records import Run
+from tests.report.synthetic import make_run
+
+PLUGIN = """
+import regbench
+from matplotlib.figure import Figure as Canvas
+
+
+class Mine(regbench.Figure):
+    name = "mine"
+
+    class Options(regbench.FigureOptions):
+        trouble: str = ""
+
+    def draw(self, run):
+        yield regbench.Drawing("mine", Canvas(figsize=(1, 1)), f"Of {run.suite['name']}.")
+        trouble = self.options.trouble
+        if trouble == "raise":
+            raise ZeroDivisionError("by zero")
+        if trouble == "exit":
+            raise SystemExit(7)
+        if trouble == "name":
+            yield regbench.Drawing("../mine", Canvas(), "")
+        if trouble == "type":
+            yield "a picture"
+
+
+@regbench.hookimpl
+def regbench_figures():
+    return [Mine]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN)
+    return file
+
+
+def run_with(tmp_path: Path, *figures: dict[str, Any]) -> Run:
+    return make_run(tmp_path / "run", ["AE"], seeds=1, test_images=12, figures=figures)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "figures").mkdir()
+    return tmp_path / "figures"
+
+
+def test_all_bundled_figures_where_the_suite_names_none(tmp_path: Path, out: Path) -> None:
+    told: list[str] = []
+    pictures, failures = draw_figures(run_with(tmp_path), out, progress=told.append)
+    assert not failures
+    assert [p.name for p in pictures] == [
+        f"{kind}-digits" for kind in ("reconstructions", "curves", "samples", "tsne")
+    ]
+    assert told[0] == "drawing reconstructions"
+    for picture in pictures:
+        for file in (picture.png, picture.pdf, picture.svg):
+            assert file.parent == out
+            assert file.stat().st_size > 500
+
+
+def test_only_what_the_suite_names_in_its_order_with_its_options(tmp_path: Path, out: Path) -> None:
+    wanted = [{"kind": "samples", "options": {"width": 3}}, {"kind": "curves", "options": {}}]
+    wanted += [{"kind": "samples", "options": {"width": 4}}]
+    pictures, failures = draw_figures(run_with(tmp_path, *wanted), out)
+    assert not failures
+    assert [p.name for p in pictures] == ["samples-digits", "curves-digits", "samples-digits-2"]
+    widths = [int.from_bytes(p.png.read_bytes()[16:20], "big") for p in pictures]
+    assert widths == [600, 1100, 800]
+
+
+def test_a_figure_of_a_plugin(tmp_path: Path, out: Path, plugin: Path) -> None:
+    pictures, failures = draw_figures(run_with(tmp_path, {"kind": "mine"}), out, plugins=[plugin])
+    assert not failures
+    ((picture,)) = pictures
+    assert (picture.name, picture.title, picture.caption) == ("mine", "Mine", "Of run.")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "traceback"),
+    [
+        ("raise", "figure 'mine' raised ZeroDivisionError: by zero", True),
+        ("exit", "figure 'mine' raised SystemExit: 7", True),
+        ("name", "figure 'mine' named a picture '../mine'", False),
+        ("type", "figure 'mine' must yield regbench.Drawing", False),
+    ],
+)
+def test_a_failing_plugin_stops_nobody(
+    tmp_path: Path, out: Path, plugin: Path, trouble: str, reason: str, traceback: bool
+) -> None:
+    run = run_with(tmp_path, {"kind": "mine", "options": {"trouble": trouble}}, {"kind": "samples"})
+    pictures, (failure,) = draw_figures(run, out, plugins=[plugin])
+    assert [p.name for p in pictures] == ["mine", "samples-digits"]
+    assert failure.kind == "mine"
+    assert reason in failure.reason
+    assert failure.exit_code == 2
+    assert bool(failure.traceback) is traceback
+    assert not (out.parent / "mine.png").exists()
+
+
+def test_unknown_kinds_and_wrong_options_are_failures_with_a_way_out(tmp_path: Path, out: Path) -> None:
+    wanted = [{"kind": "curve"}, {"kind": "tsne", "options": {"images": 1, "colour": 2}}]
+    pictures, (unknown, wrong) = draw_figures(run_with(tmp_path, *wanted), out)
+    assert not pictures
+    assert "did you mean 'curves'?" in unknown.reason
+    assert unknown.exit_code == wrong.exit_code == 2
+    assert "images:" in wrong.reason
+    assert "colour:" in wrong.reason
+
+
+def test_a_bug_of_ours_is_called_one(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("epoch")
+
+    monkeypatch.setattr("regbench.report.figures.curves.Curves.draw", broken)
+    _, (failure,) = draw_figures(run_with(tmp_path, {"kind": "curves"}), out)
+    assert failure.exit_code == 1
+    assert "KeyError" in failure.traceback
+
+
+def test_an_altered_result_is_named(tmp_path: Path, out: Path) -> None:
+    run = run_with(tmp_path, {"kind": "samples"}, {"kind": "curves"})
+    file = run.cells[0].result_dir / "arrays.npz"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    pictures, (failure,) = draw_figures(run, out)
+    assert [p.kind for p in pictures] == ["curves"]
+    assert "arrays.npz has been altered" in failure.reason
+    assert failure.exit_code == 4
+    assert "--force" in failure.hint
