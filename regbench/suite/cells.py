@@ -15,11 +15,13 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from regbench.data.base import Dataset
+from pydantic import BaseModel
+
+from regbench.data.base import Dataset, ImageShape, Sizes
 from regbench.data.split import SplitSizes, split_sizes
-from regbench.errors import Fault, SuiteError, UsageError
+from regbench.errors import Fault, PluginError, RegbenchError, SuiteError, UsageError
 from regbench.plugins import Plugin, Registry
-from regbench.suite.checks import last_setting
+from regbench.suite.checks import check_widths, check_window, last_setting, parts_of
 from regbench.suite.faults import validate
 from regbench.suite.methods import Method, methods_of
 from regbench.suite.schema import DatasetEntry, Suite
@@ -157,8 +159,9 @@ def expand(
     faults = []
     for d, dataset in enumerate(suite.datasets):
         data, wrong = _Data.read(dataset, d, registry.dataset(dataset.name), data_root)
+        wrong += _check_shape(suite, d, data) if data is not None else ()
         faults += wrong
-        if data is None:
+        if data is None or wrong:
             continue
         settings = [
             _Settings.of(suite, d, r, data, resolve_precision) for r in range(len(suite.regularizers))
@@ -194,8 +197,7 @@ class _Data:
         options, faults = validate(plugin.cls.Options, entry.options, f"{where}.options")
         if options is None:
             return None, faults
-        dataset: Dataset = plugin.cls(options)
-        total = dataset.sizes(root)
+        total, shape, fingerprint = _ask(plugin, options, root)
         for field in ("train_images", "test_images"):
             wanted = getattr(entry, field)
             try:
@@ -211,12 +213,26 @@ class _Data:
             paths=tuple(
                 name for name in type(options).model_fields if isinstance(getattr(options, name), PurePath)
             ),
-            fingerprint=dataset.fingerprint(root),
+            fingerprint=fingerprint,
             sizes=split_sizes(total, entry.train_images, entry.test_images),
-            channels=dataset.shape.channels,
-            side=dataset.shape.side,
+            channels=shape.channels,
+            side=shape.side,
         )
         return data, []
+
+
+def _ask(plugin: Plugin, options: BaseModel, root: Path) -> tuple[Sizes, ImageShape, str]:
+    """Sizes, shape and fingerprint of a data set; what goes wrong inside a plugin is said to be its fault."""
+    try:
+        dataset: Dataset = plugin.cls(options)
+        return dataset.sizes(root), dataset.shape, dataset.fingerprint(root)
+    except RegbenchError:
+        raise
+    except Exception as error:
+        problem = f"the data set {plugin.name!r} ({plugin.origin}) failed: {type(error).__name__}: {error}"
+        raise PluginError(
+            problem, hint="planning a suite asks it for sizes, shape and fingerprint"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -237,11 +253,7 @@ class _Settings:
         training = suite.training_for(dataset, regularizer)
         faults = []
         if training.batch_size > data.sizes.train:
-            parts = {
-                "training": suite.training,
-                f"datasets[{d}].training": dataset.training,
-                f"regularizers[{r}].training": regularizer.training,
-            }
+            parts = parts_of("training", d, r, suite.training, dataset.training, regularizer.training)
             where, key = last_setting(parts, ("batch_size",))
             expected = f"expected at most {data.sizes.train:,}, the training images of {dataset.title}"
             faults.append(Fault(f"{where}.{key}", str(training.batch_size), expected))
@@ -252,6 +264,15 @@ class _Settings:
             curve_points=training.curve_points,
             faults=faults,
         )
+
+
+def _check_shape(suite: Suite, d: int, data: _Data) -> Iterator[Fault]:
+    """For data sets that know their shape only with the data; the others were checked when the suite was read."""
+    shape = ImageShape(data.channels, data.side)
+    yield from check_window(suite.metrics, d, shape)
+    for r, regularizer in enumerate(suite.regularizers):
+        parts = parts_of("model", d, r, suite.model, suite.datasets[d].model, regularizer.model)
+        yield from check_widths(parts, d, shape)
 
 
 def _cell(method: Method, dataset: str, data: _Data, settings: _Settings, seed: int) -> CellSpec:

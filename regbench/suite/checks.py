@@ -138,12 +138,15 @@ def _check_metrics(draft: Draft, registry: Registry, shapes: Mapping[int, ImageS
         if name in metrics[:position]:
             faults.append(Fault(where, show(name), "named twice"))
     for index, shape in shapes.items():
-        if "ssim" in metrics and shape.side < SSIM_WINDOW:
-            needed = f"the metric ssim needs images of {SSIM_WINDOW} x {SSIM_WINDOW} pixels or more"
-            faults.append(
-                Fault(f"datasets[{index}]", "", f"{needed}; these have {shape.side} x {shape.side}")
-            )
+        faults += check_window(metrics, index, shape)
     return faults
+
+
+def check_window(metrics: Sequence[str], dataset: int, shape: ImageShape) -> Iterator[Fault]:
+    """SSIM is defined only where its window fits into the image."""
+    if "ssim" in metrics and shape.side < SSIM_WINDOW:
+        needed = f"the metric ssim needs images of {SSIM_WINDOW} x {SSIM_WINDOW} pixels or more"
+        yield Fault(f"datasets[{dataset}]", "", f"{needed}; these have {shape.side} x {shape.side}")
 
 
 def _check_figures(draft: Draft, registry: Registry) -> list[Fault]:
@@ -160,20 +163,12 @@ def _check_settings(draft: Draft, shapes: Mapping[int, ImageShape]) -> list[Faul
     faults: list[Fault] = []
     for d, dataset in draft.datasets.items():
         for r, regularizer in draft.regularizers.items():
-            training = {
-                "training": draft.training,
-                f"datasets[{d}].training": dataset.training,
-                f"regularizers[{r}].training": regularizer.training,
-            }
-            model = {
-                "model": draft.model,
-                f"datasets[{d}].model": dataset.model,
-                f"regularizers[{r}].model": regularizer.model,
-            }
+            training = parts_of("training", d, r, draft.training, dataset.training, regularizer.training)
+            model = parts_of("model", d, r, draft.model, dataset.model, regularizer.model)
             if draft.sound(*training):
                 faults += _check_training(training)
             if draft.sound(*model) and d in shapes:
-                faults += _check_widths(model, d, shapes[d])
+                faults += check_widths(model, d, shapes[d])
     return faults
 
 
@@ -192,7 +187,8 @@ def _check_training(parts: Mapping[str, Table]) -> Iterator[Fault]:
         yield Fault(f"{where}.{key}", str(getattr(training, key)), expected)
 
 
-def _check_widths(parts: Mapping[str, Table], dataset: int, shape: ImageShape) -> Iterator[Fault]:
+def check_widths(parts: Mapping[str, Table], dataset: int, shape: ImageShape) -> Iterator[Fault]:
+    """The net has a block for each width, and each block halves the image."""
     widths = merge(Model, *parts.values()).widths
     try:
         resolve_widths(shape.side, widths)
@@ -202,6 +198,12 @@ def _check_widths(parts: Mapping[str, Table], dataset: int, shape: ImageShape) -
         else:
             where, key = last_setting(parts, ("widths",))
             yield Fault(f"{where}.{key}", show(list(widths)), f"on datasets[{dataset}]: {error}")
+
+
+def parts_of(table: str, dataset: int, regularizer: int, *parts: Table) -> dict[str, Table]:
+    """The parts that a cell's settings are merged from, by their dotted paths."""
+    places = (table, f"datasets[{dataset}].{table}", f"regularizers[{regularizer}].{table}")
+    return dict(zip(places, parts, strict=True))
 
 
 def last_setting(parts: Mapping[str, Table], keys: Sequence[str]) -> tuple[str, str]:

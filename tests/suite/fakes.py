@@ -124,6 +124,28 @@ class Tree(Dataset):
         raise AssertionError("planning must not load the data")
 
 
+class Late(Tree):
+    """What a data set that tells its shape only where its files are does."""
+
+    name = "late"
+    present = False
+
+    @property
+    def shape(self) -> ImageShape:
+        if not type(self).present:
+            raise DataError("where are the files?")
+        return super().shape
+
+
+class Buggy(Squares):
+    """A data set with a bug."""
+
+    name = "buggy"
+
+    def sizes(self, root: Path) -> Sizes:
+        raise KeyError("oops")
+
+
 class CurvesOptions(Options):
     width: float = Field(6.0, gt=0)
 
@@ -142,7 +164,7 @@ def registry(source: str = "0" * 64, version: str = "1.0") -> Registry:
     made = {name: plugin(name, cls, source=source, version=version) for name, cls in regularizers.items()}
     return Registry(
         regularizers=made,
-        datasets={cls.name: plugin(cls.name, cls) for cls in (Squares, Tree)},
+        datasets={cls.name: plugin(cls.name, cls) for cls in (Squares, Tree, Late, Buggy)},
         metrics={name: plugin(name, object) for name in ("mse", "psnr", "ssim", "bce_excess")},
         figures={"curves": plugin("curves", Curves)},
         broken=[

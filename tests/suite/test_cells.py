@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regbench.errors import DataError, SuiteError
+from regbench.errors import DataError, PluginError, SuiteError
 from regbench.plugins import Registry
 from regbench.suite.cells import NOT_HASHED, CellSpec, canonical, expand, without_source
 from regbench.suite.load import build_suite
@@ -322,3 +322,22 @@ def test_the_same_cells_twice() -> None:
 def test_missing_data_are_said_where_planning_needs_them() -> None:
     with pytest.raises(DataError, match="missing is missing"):
         cells(TEXT.replace('"photos"', '"missing"'))
+
+
+def test_a_shape_that_shows_only_with_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = fakes.registry()
+    text = TEXT.replace('"tree"', '"late"').replace("side = 32", "side = 9")
+    suite = build_suite(tomllib.loads(text), registry)
+    monkeypatch.setattr(fakes.Late, "present", True)
+    with pytest.raises(SuiteError) as caught:
+        expand(suite, registry, ROOT, lambda _: "fp32")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "datasets[1]: the metric ssim needs images of 11 x 11 pixels or more; these have 9 x 9",
+        "datasets[1]: images of 9 x 9 pixels cannot be halved once (a side is halved while it is even and above 4); "
+        "the nearest sides that can: 8 and 10",
+    ]
+
+
+def test_a_data_set_with_a_bug_is_named() -> None:
+    with pytest.raises(PluginError, match=r"the data set 'buggy' \(fake.py\) failed: KeyError: 'oops'"):
+        cells(TEXT.replace('"squares"', '"buggy"'))
