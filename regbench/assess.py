@@ -63,7 +63,7 @@ def curve_point(model: Model, data: CellData) -> dict[str, Any]:
         "train_mse": quick_mse(model, data.curve),
     }
     if has_clusters(model):
-        images = torch.from_numpy(data.split.test[data.latent]).to(model.progress.device)
+        images = Batches(data.split.test[data.latent], model.progress.device)
         codes_ND = encode_images(model, images).z_ND
         point["clusters"] = clusters(model, codes_ND, data.split.test_labels[data.latent])
     return point
@@ -138,7 +138,7 @@ def _pictures(model: Model, data: CellData, codes_ND: NDArray[np.float32]) -> Ma
     pictures: dict[str, NDArray[Any]] = {
         "shown_index": data.shown,
         "shown_images": shown,
-        "reconstructions": reconstruct(model, torch.from_numpy(shown).to(model.progress.device)),
+        "reconstructions": reconstruct(model, Batches(shown, model.progress.device)),
         "latents": codes_ND[data.latent],
         "latent_index": data.latent,
         "latent_labels": data.split.test_labels[data.latent],
