@@ -223,6 +223,10 @@ def test_sign_flip_with_ties_zeros_and_many_seeds(rng: np.random.Generator) -> N
     assert p == pytest.approx(2 * stats.norm.sf(abs(a.sum()) / math.sqrt((a**2).sum())), abs=0.01)
 
 
+def test_random_sign_flips_never_give_a_p_of_zero() -> None:
+    assert sign_flip_test(np.arange(1.0, 31.0), np.zeros(30)) == 1 / 100_001
+
+
 def test_sign_flip_keeps_its_error_rate(rng: np.random.Generator) -> None:
     """Also for a skewed spread that is symmetric in the difference, where the t-test has no guarantee."""
     a, b = rng.exponential(size=(2, 2000, 6))
@@ -289,6 +293,10 @@ def test_min_seeds(comparisons: int, seeds: int) -> None:
     # It is the n at which the smallest possible p-value passes the first step of Holm, and n - 1 does not.
     assert holm([2 / 2**seeds, *[1.0] * (comparisons - 1)])[0] < 0.05
     assert holm([2 / 2 ** (seeds - 1), *[1.0] * (comparisons - 1)])[0] >= 0.05
+
+
+def test_min_seeds_needs_a_p_value_below_alpha() -> None:
+    assert min_seeds(1, alpha=2 / 2**5) == 6
 
 
 def test_min_seeds_needs_a_comparison() -> None:

@@ -78,6 +78,17 @@ def test_markdown_notes_are_one_flat_list(table: Table) -> None:
     assert headings[0] == r"\# d\_1"
 
 
+@pytest.mark.parametrize("label", ["1. MSE", "2) MSE", "+ MSE", "- MSE", "= MSE", "> MSE"])
+def test_a_label_cannot_begin_a_block_of_its_own(tmp_path: Path, label: str) -> None:
+    run = make_run(tmp_path / "demo", ["AE"], seeds=1, metrics=["mse"])
+    run.suite["metric_info"]["mse"]["label"] = label
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown.to_markdown(build_tables(run)))
+    kinds = {"ordered_list_open", "blockquote_open", "bullet_list_open"}
+    assert [token.type for token in tokens if token.type in kinds] == ["bullet_list_open"]
+    texts = ["".join(c.content for c in token.children or []) for token in tokens if token.type == "inline"]
+    assert any(text.startswith(f"{label} (lower is better)") for text in texts)
+
+
 def test_bold_cells_are_strong(tmp_path: Path) -> None:
     (table,) = build_tables(make_run(tmp_path / "demo", ["AE", "VAE-KL"], seeds=3))
     assert f"**{table.rows[0].cells[2].text}**" in markdown.to_markdown([table])

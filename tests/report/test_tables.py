@@ -77,12 +77,19 @@ def test_metric_cells_are_means_with_t_intervals(five: Run) -> None:
                 assert (cell.low, cell.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
-def test_sampled_rows_hold_the_sampled_code_and_are_never_bold(five: Run) -> None:
+def test_sampled_rows_are_never_bold(tmp_path: Path) -> None:
+    values = mse_values({method: [0.010, 0.011, 0.012] for method in ("VAE-KL", "VAE-KL twin")})
+    (table,) = build_tables(make_run(tmp_path / "demo", ["VAE-KL", "VAE-KL twin"], seeds=3, values=values))
+    for method in ("VAE-KL", "VAE-KL twin"):
+        assert cell_of(table, method, "mse").bold
+        assert not any(cell.bold for cell in row_of(table, method, "sampled").cells)
+
+
+def test_sampled_rows_hold_the_sampled_code(five: Run) -> None:
     table = build_tables(five)[0]
     cells = five.select(dataset="digits", method="VAE-KL")
     values = [cell.result["metrics"]["sampled"]["ssim"] for cell in cells]
     assert cell_of(table, "VAE-KL", "ssim", "sampled").value == pytest.approx(np.mean(values))
-    assert not any(cell.bold for cell in row_of(table, "VAE-KL", "sampled").cells)
     assert cell_of(table, "VAE-KL", "optimizer_steps", "sampled").text == ""
     assert cell_of(table, "VAE-KL", "method", "sampled").text == "VAE-KL, sampled code"
     assert cell_of(table, "AE", "method").text == "AE"
