@@ -192,7 +192,7 @@ def write_report(
     """Write tables, figures and the HTML report of a run (by default the last) below ``reports/<suite>/``."""
     from regbench.report.build import write_report as write
 
-    return write(Run.open(find_run(run, runs_dir)), out)
+    return write(Run.open(find_run(run, runs_dir)), out, plugins=plugins)
 
 
 def _runs(given: Path | None) -> Path:
