@@ -111,6 +111,7 @@ def test_bold_cells_are_strong(tmp_path: Path) -> None:
         ("−0.5", r"$-$0.5"),
         ("two\nlines\x1b[0m", r"two lines{[}0m"),
         ("--option", r"-{}-option"),
+        ("*star", "{*}star"),  # the row's end before it would swallow a bare star
     ],
 )
 def test_latex_escape(text: str, expected: str) -> None:
