@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import multiprocessing
 import os
 import re
+import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from markdown_it import MarkdownIt
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from regbench import hookspecs
-from regbench.cli.app import app
+from regbench.cli.app import app, main
 from regbench.conformance.checks import CHECKS
 
 ROOT = Path(__file__).parent.parent
@@ -82,54 +83,74 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
             yield command, shown
 
 
-def run_command(command: str, shown: str, block: Block, environment: dict[str, str]) -> None:
-    result = subprocess.run(
-        ["bash", "-c", command],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+# A server that has imported everything once, and forks a fresh process for each command.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["regbench.workflow", "regbench.estimate", "regbench.testing", "regbench.report.build"]
+)
+
+
+def execute(arguments: list[str], environment: dict[str, str], place: Path, output: Path) -> None:
+    """What the ``regbench`` script does, in a process of its own; ends with its exit code."""
+    printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, printed), (2, printed)):
+        os.dup2(file, stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(place)
+    sys.argv = ["regbench", *arguments]
+    sys.exit(main())
+
+
+def parse(command: str) -> tuple[dict[str, str], list[str]]:
+    """``A=1 regbench run x``: the variables and the arguments. Pipes and redirections are refused."""
+    words = shlex.split(command, comments=True)
+    assert not {"|", ">", "<", "&&", ";"} & set(words), f"only plain commands run here: {command}"
+    at = words.index("regbench")
+    variables = (word.partition("=") for word in words[:at])
+    return {name: value for name, _, value in variables}, words[at + 1 :]
+
+
+def run_command(command: str, shown: str, block: Block, place: Path) -> None:
     where = f"line {block.line}: $ {command}\n"
-    assert result.returncode == block.exit_code, f"{where}exit {result.returncode}\n{result.stdout}"
-    assert "Traceback" not in result.stdout, f"{where}{result.stdout}"
+    variables, arguments = parse(command)
+    output = place.with_suffix(".output")
+    process = SERVER.Process(target=execute, args=(arguments, {**os.environ, **variables}, place, output))
+    process.start()
+    process.join()
+    printed = output.read_text(encoding="utf-8")
+    assert process.exitcode == block.exit_code, f"{where}exit {process.exitcode}\n{printed}"
+    assert "Traceback" not in printed, f"{where}{printed}"
     if shown.strip():
-        matches = SAME.check_output(f"{shown.strip()}\n", f"{result.stdout.strip()}\n", LOOSELY)
-        assert matches, f"{where}--- shown\n{shown}\n--- printed\n{result.stdout}"
+        matches = SAME.check_output(f"{shown.strip()}\n", f"{printed.strip()}\n", LOOSELY)
+        assert matches, f"{where}--- shown\n{shown}\n--- printed\n{printed}"
 
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Where a page runs: its own directory, with a ``regbench`` command that is this checkout's."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a page runs: a directory of its own, with copies of what examples may name."""
     place = tmp_path / "page"
     place.mkdir()
     for shared in ("suites", "plugins"):
         shutil.copytree(ROOT / shared, place / shared)
-    script = tmp_path / "bin" / "regbench"
-    script.parent.mkdir()
-    program = "import sys; from regbench.cli.app import main; sys.exit(main())"
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{program}' \"$@\"\n")
-    script.chmod(0o755)
     monkeypatch.chdir(place)
     monkeypatch.setenv("REGBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
-    return dict(os.environ)
+    return place
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_examples_run(page: Path, environment: dict[str, str]) -> None:
+def test_examples_run(page: Path, place: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.not_run:
             continue
         if block.file is not None:
-            file = Path(block.file)
+            file = place / block.file
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
         elif block.kind == "python":
@@ -137,7 +158,7 @@ def test_examples_run(page: Path, environment: dict[str, str]) -> None:
             exec(compile(padding + block.text, str(page), "exec"), namespace)
         elif block.kind in ("console", "bash", "sh"):
             for command, shown in commands(block):
-                run_command(command, shown, block, environment)
+                run_command(command, shown, block, place)
         elif block.kind == "toml":
             tomllib.loads(block.text)
 
@@ -209,7 +230,7 @@ def test_the_page_of_check_lists_every_check() -> None:
     assert listed == [(check.__doc__ or "").strip() for check in CHECKS]
 
 
-def test_these_tests_see_what_they_look_for(tmp_path: Path) -> None:
+def test_these_tests_see_what_they_look_for(place: Path) -> None:
     page = """
 <!-- exit 2 -->
 ```console
@@ -239,9 +260,11 @@ y = 2
         ("regbench run x.toml      --quiet", "wrong\n"),
         ("A=1 regbench plan", ""),
     ]
-    here = dict(os.environ)
-    run_command("echo one; echo two", "o...\ntwo", Block("console", "", 1), here)
-    with pytest.raises(AssertionError, match="exit 3"):
-        run_command("exit 3", "", Block("console", "", 1), here)
+    assert parse("A=1 regbench run 'x y' # why") == ({"A": "1"}, ["run", "x y"])
+    run_command("regbench --version", "regbench 0...", Block("console", "", 1), place)
+    with pytest.raises(AssertionError, match="exit 2"):
+        run_command("regbench --nonsense", "", Block("console", "", 1), place)
     with pytest.raises(AssertionError, match="shown"):
-        run_command("echo two", "one", Block("console", "", 1), here)
+        run_command("regbench --version", "regbench x", Block("console", "", 1), place)
+    with pytest.raises(AssertionError, match="plain commands"):
+        run_command("regbench --version | cat", "", Block("console", "", 1), place)

@@ -24,7 +24,8 @@ def plugin(
     from regbench.scaffold import new_plugin
 
     directory = new_plugin(name, into)
-    typer.echo(f"wrote {directory}: edit src/*/__init__.py, then")
+    (method,) = (directory / "src").rglob("*.py")
+    typer.echo(f"wrote {directory}; the method is {method}. Next:")
     typer.echo(f"  pip install --editable '{directory}[test]'")
     typer.echo(f"  pytest {directory}")
     typer.echo(f"  regbench run {directory / 'compare.toml'}")
