@@ -145,6 +145,13 @@ class Regularizer(nn.Module, ABC):
             log={"bce": bce, **terms},
         )
 
+    def warnings(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What readers of the results must know, from the finished training; one sentence each, without a full stop.
+
+        ``history`` has one row per epoch with ``epoch``, ``phase``, ``losses``, ``log`` and ``log_max``.
+        """
+        return []
+
     def optimizers(self) -> Mapping[str, AdamOptions]:
         """Settings of the Adams named by the updates, where they differ from the suite's."""
         return {}

@@ -165,7 +165,7 @@ class _Work:
         assessment = assess(model, self.data, self.metrics, self.spec.seed)
         earlier = json.loads((result / "result.json").read_text(encoding="utf-8"))
         files = {
-            "result.json": _json({**earlier, **_assessed(assessment)}),
+            "result.json": _json({**earlier, **_assessed(assessment, earlier["diagnostics"]["warnings"])}),
             "history.json": (result / "history.json").read_bytes(),
             "arrays.npz": _npz(assessment.arrays),
             "weights.pt": (result / "weights.pt").read_bytes(),
@@ -237,7 +237,7 @@ class _Work:
             "schema": SCHEMA,
             "id": spec.id,
             "status": "done",
-            **_assessed(assessment),
+            **_assessed(assessment, trainer.model.regularizer.warnings(self.rows)),
             "cost": {
                 "optimizer_steps": trainer.optimizer_steps,
                 "device_seconds": sum(row["seconds"] for row in self.rows),
@@ -256,10 +256,10 @@ class _Work:
         }
 
 
-def _assessed(assessment: Assessment) -> dict[str, Any]:
+def _assessed(assessment: Assessment, warnings: list[str]) -> dict[str, Any]:
     return {
         "metrics": assessment.metrics,
-        "diagnostics": assessment.diagnostics,
+        "diagnostics": {**assessment.diagnostics, "warnings": warnings},
         "samples_from": assessment.samples_from,
         "ssim_audit": assessment.ssim_audit,
     }

@@ -9,8 +9,8 @@ Shape suffixes: B batch, C channels, H height, W width, N samples, D latent unit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -126,6 +126,17 @@ class ProtoVAE(Regularizer):
         if self.options.mmd_lr is None or self.options.weight == 0:
             return {}
         return {"mmd": AdamOptions(lr=self.options.mmd_lr)}
+
+    def warnings(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Says so where Sinkhorn's iterations did not bring the prototype masses within 2% of equipartition."""
+        worst = [row["log_max"]["prototype_mass_deviation"] for row in history if row["log_max"]]
+        if max(worst, default=0.0) <= 0.02:
+            return []
+        off = sum(value > 0.02 for value in worst)
+        return [
+            f"prototype masses were off by up to {max(worst):.0%} of equipartition, by more than 2% in {off} of "
+            f"{len(worst)} regularized epochs, at {self.iterations} Sinkhorn iterations"
+        ]
 
     def separation(self) -> Tensor:
         """|v_i - v_j| / sqrt(D), mean over the pairs of prototypes (0-d); 0 where there is one prototype."""

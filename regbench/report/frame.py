@@ -13,7 +13,17 @@ from regbench.store.records import CellRecord, Run
 COST = ("optimizer_steps", "device_seconds", "images_per_second", "peak_memory_bytes")
 ENVIRONMENT = ("device", "device_name", "precision", "engine")
 _IDENTITY = ("dataset", "method", "regularizer", "seed", "status", "reason")
-_REST = (*COST, *ENVIRONMENT, "beta_effective", "loss_scale", "samples_from", "collapse", "options", "id")
+_REST = (
+    *COST,
+    *ENVIRONMENT,
+    "beta_effective",
+    "loss_scale",
+    "samples_from",
+    "collapse",
+    "warnings",
+    "options",
+    "id",
+)
 SAMPLED = "_sampled"
 """Ending of the columns that hold a metric at one sampled code; without it, at the mean code."""
 
@@ -31,6 +41,7 @@ def load_frame(run: Run) -> pd.DataFrame:
     - ``optimizer_steps``, ``device_seconds``, ``images_per_second``, ``peak_memory_bytes``;
     - ``device``, ``device_name``, ``precision``, ``engine``, ``beta_effective``, ``loss_scale``,
       ``samples_from``, ``collapse`` (warnings that the codes say little about the images; empty: none),
+      ``warnings`` (the method's own; empty: none),
       ``options`` (the method's options, as JSON) and ``id``.
 
     Raises ``StoreError`` where a result has been altered.
@@ -89,7 +100,8 @@ def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -
     row |= {name: result["environment"].get(name) for name in ENVIRONMENT}
     row["beta_effective"] = _number(result["beta_effective"])
     row |= {name: result.get(name) for name in ("loss_scale", "samples_from")}
-    row["collapse"] = "; ".join(result["diagnostics"].get("collapse") or ())
+    for name in ("collapse", "warnings"):
+        row[name] = "; ".join(result["diagnostics"].get(name) or ())
     return row
 
 

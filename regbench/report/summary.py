@@ -91,6 +91,8 @@ class MethodRow:
     problems: tuple[Problem, ...]
     collapsed: Mapping[int, str]
     """The warnings of seeds whose codes say little about the images."""
+    warned: Mapping[int, str]
+    """The method's own warnings, by seed."""
     environment: Mapping[str, tuple[str, ...]]
     """Devices, precisions and engines of the finished cells; more than one of a kind: they are mixed."""
 
@@ -208,16 +210,18 @@ def _method_rows(frame: pd.DataFrame, method: str, metrics: Iterable[str]) -> It
             planned=len(frame),
             done=len(done),
             problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
-            collapsed={
-                int(seed): warning
-                for seed, warning in zip(done["seed"], done["collapse"], strict=True)
-                if warning
-            },
+            collapsed=_texts_by_seed(done, "collapse"),
+            warned=_texts_by_seed(done, "warnings"),
             environment={
                 kind: tuple(str(value) for value in done[kind].dropna().unique())
                 for kind in ("device", "precision", "engine")
             },
         )
+
+
+def _texts_by_seed(done: pd.DataFrame, column: str) -> dict[int, str]:
+    """The texts of one column, by seed, where there are any."""
+    return {int(seed): str(text) for seed, text in zip(done["seed"], done[column], strict=True) if text}
 
 
 def _by_seed(frame: pd.DataFrame, row: MethodRow, quantity: Quantity) -> dict[int, float]:

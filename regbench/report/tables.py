@@ -92,6 +92,11 @@ class _Builder:
             first, warning = next(iter(row.collapsed.items()))
             text = f"{row.method}: collapsed in {_seeds(row.collapsed)} (seed {first}: {warning})."
             marks.append(self._footnote(text))
+        if row.warned:
+            first, warning = next(iter(row.warned.items()))
+            marks.append(
+                self._footnote(f"{row.method}: {warning} (seed {first}; warned of in {_seeds(row.warned)}).")
+            )
         return Cell(f"{row.method}, {row.code} code" if row.stochastic else row.method, marks=tuple(marks))
 
     def _n_cell(self, row: MethodRow) -> Cell:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 from torch import Tensor
 from torch.nn import functional as F
 
-from regbench import Update
+from regbench import Dims, Update
 from regbench.conformance.bench import HostSyncFinder
 from regbench.model import Model
 from regbench.regularizers import ProtoVAE
@@ -293,3 +293,13 @@ def test_steps_wait_for_nothing(options: dict[str, Any], batches: Batches) -> No
             update.loss.backward()
             assert update.loss.dtype == torch.float32
     assert finder.found == []
+
+
+def test_warns_where_prototype_masses_are_off() -> None:
+    method = ProtoVAE(ProtoVAE.Options(prototypes=3), Dims(4, 8, 1, 8))
+    rows: list[dict[str, Any]] = [{"log_max": {}}, *({"log_max": {"prototype_mass_deviation": value}} for value in (0.01, 0.5, 0.03))]
+    (warning,) = method.warnings(rows)
+    assert "off by up to 50%" in warning
+    assert "more than 2% in 2 of 3 regularized epochs, at 200 Sinkhorn iterations" in warning
+    assert method.warnings(rows[:2]) == []
+    assert method.warnings([]) == []

@@ -70,6 +70,7 @@ def make_run(
     sampled: Mapping[Cell, Mapping[str, float]] | None = None,
     environment: Mapping[Cell, Mapping[str, str]] | None = None,
     collapse: Mapping[Cell, Sequence[str]] | None = None,
+    warnings: Mapping[Cell, Sequence[str]] | None = None,
     figures: Sequence[Mapping[str, Any]] = (),
     anchors: bool = True,
     epochs: int = 12,
@@ -90,6 +91,7 @@ def make_run(
         sampled: the same at the sampled code.
         environment: what differs from ``{"device": "cpu", "precision": "fp32", "engine": "local", ...}``.
         collapse: warnings that the codes of a cell have collapsed.
+        warnings: the method's own warnings.
         anchors: whether the mean-image and PCA errors have been computed.
     """
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -115,6 +117,7 @@ def make_run(
                     sampled=dict((sampled or {}).get(where, {})),
                     environment=dict((environment or {}).get(where, {})),
                     collapse=list((collapse or {}).get(where, [])),
+                    warnings=list((warnings or {}).get(where, [])),
                 )
         if anchors:
             _write_json(path / "derived" / "anchors" / f"{dataset}.json", data.anchors())
@@ -182,6 +185,7 @@ def _write_cell(
     sampled: dict[str, float],
     environment: dict[str, str],
     collapse: list[str],
+    warnings: list[str],
 ) -> None:
     method, dataset, seed = entry["method"], entry["dataset"], entry["seed"]
     rng = rng_for(method, dataset, seed)
@@ -215,6 +219,7 @@ def _write_cell(
         return
     result = _result(entry, method, mean, sampled, metrics, data, training, environment, rng)
     result["diagnostics"]["collapse"] = collapse
+    result["diagnostics"]["warnings"] = warnings
     arrays |= {f"per_image_{name}": per_image[name].astype(np.float32) for name in metrics}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)

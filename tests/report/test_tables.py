@@ -174,6 +174,14 @@ def test_a_collapsed_method_is_marked(tmp_path: Path) -> None:
     assert tidy(run).set_index("method").loc["VAE-KL", "seeds_collapsed"].eq(2).all()
 
 
+def test_a_methods_own_warning_is_a_footnote(tmp_path: Path) -> None:
+    warnings = {("VAE-KL", "digits", 1): ["its masses are off"]}
+    (table,) = build_tables(make_run(tmp_path / "demo", METHODS, seeds=3, warnings=warnings))
+    assert footnotes_of(table, cell_of(table, "VAE-KL", "method", "mean")) == [
+        "VAE-KL: its masses are off (seed 1; warned of in seed 1)."
+    ]
+
+
 def test_a_failed_baseline_leaves_the_table_standing(tmp_path: Path) -> None:
     status = {("AE", "digits", seed): "failed" for seed in range(2)}
     (table,) = build_tables(make_run(tmp_path / "demo", METHODS, seeds=2, status=status))
