@@ -15,7 +15,7 @@ from regbench import __version__
 from regbench.report.draw import FigureFailure, Picture
 from regbench.report.facts import Facts
 from regbench.report.style import looks
-from regbench.report.table import Cell, Table
+from regbench.report.table import Cell, Note, Table
 from regbench.store.records import Run
 
 LARGEST_SVG = 1_500_000
@@ -47,6 +47,7 @@ def render(
         suite=run.suite,
         facts=Facts(run),
         tables=tables,
+        shared=_shared(tables),
         figures=figures,
         failures=failures,
         colour={method: look.color for method, look in looks(run).items()},
@@ -56,6 +57,14 @@ def render(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _shared(tables: Sequence[Table]) -> list[Note]:
+    """Notes that stand under every table alike: the page has them once. None where there is but one table."""
+    if len(tables) < 2:
+        return []
+    first, *others = (table.notes for table in tables)
+    return [note for note in first if not note.mark and all(note in notes for notes in others)]
 
 
 def _source(environment: Environment, name: str) -> Markup:

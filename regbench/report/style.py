@@ -141,6 +141,11 @@ def plain(text: str) -> str:
     return re.sub(r"^_", " _", text.replace("$", r"\$"))
 
 
+def shorten(text: str, letters: int) -> str:
+    """``text``, cut to so many letters."""
+    return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
+
+
 def slug(text: str) -> str:
     """A file name's part made of a label: lower case, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"

@@ -144,6 +144,14 @@ def test_every_number_of_the_tables_is_there(page: Page, troubled: Run) -> None:
             assert " ".join(note.text.split()) in page.words
 
 
+def test_notes_that_all_tables_share_are_there_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["AE"], ["one", "two"], seeds=2)
+    notes = [note.text for table in build_tables(run) for note in table.notes if not note.mark]
+    assert len(notes) > len(set(notes))
+    words = rendered(run).words
+    assert {words.count(" ".join(note.split())) for note in notes} == {1}
+
+
 def test_numbers_sort_as_numbers(page: Page, troubled: Run) -> None:
     keys = {attributes["data-sort"] for attributes in page.all("td") if "data-sort" in attributes}
     (table,) = build_tables(troubled)

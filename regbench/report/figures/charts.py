@@ -11,8 +11,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from regbench.report.figures.series import Band
-from regbench.report.style import FAINT, GREY, Look, plain
+from regbench.report.style import FAINT, GREY, Look, plain, shorten
 from regbench.store.records import CellRecord
+
+LEGEND_LETTERS = 40
 
 HALO = [withStroke(linewidth=1.5, foreground="white")]
 """Keeps words readable on lines."""
@@ -68,13 +70,15 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def legend(canvas: Canvas, methods: Sequence[str], look_of: Mapping[str, Look], columns: int) -> None:
+def legend(canvas: Canvas, methods: Sequence[str], look_of: Mapping[str, Look]) -> None:
     """All methods in rows under the charts; makes the canvas higher by as much."""
-    columns = min(columns, len(methods))
+    names = [shorten(method, LEGEND_LETTERS) for method in methods]
+    widest = 0.45 + 0.052 * max(map(len, names))
+    columns = max(1, min(4, len(methods), int(canvas.get_figwidth() / widest)))
     canvas.set_figheight(canvas.get_figheight() + 0.13 * math.ceil(len(methods) / columns))
     canvas.legend(
         [look_of[method].handle() for method in methods],
-        [plain(method) for method in methods],
+        [plain(name) for name in names],
         loc="outside lower center",
         ncols=columns,
         columnspacing=1.6,

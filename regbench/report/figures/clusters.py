@@ -189,7 +189,7 @@ PANELS = (
 
 
 def _draw(panels: Sequence[Panel], cells: Cells, look_of: Mapping[str, Look], width: float) -> Canvas:
-    columns = min(3, len(panels))
+    columns = min(3 if width >= 4.5 else 2, len(panels))
     rows = math.ceil(len(panels) / columns)
     canvas = Canvas(figsize=(width, 1.55 * rows), layout="constrained")
     axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
@@ -197,7 +197,7 @@ def _draw(panels: Sequence[Panel], cells: Cells, look_of: Mapping[str, Look], wi
         panel.draw(ax, cells, look_of)
     for ax in axes[len(panels) :]:
         ax.remove()
-    legend(canvas, [*cells], look_of, columns=4)
+    legend(canvas, [*cells], look_of)
     return canvas
 
 

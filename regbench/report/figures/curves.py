@@ -66,7 +66,7 @@ def _draw(
     for name, label in ANCHORS.items():
         if low < anchors.get(name, 0.0) < high:
             reference_line(axes[0], anchors[name], label)
-    legend(canvas, methods, look_of, columns=4)
+    legend(canvas, methods, look_of)
     return canvas
 
 

@@ -24,6 +24,8 @@ LETTERS = 18
 """Letters of a label that fit into a line."""
 LINE, SMALL_LINE = 0.11, 0.085
 """Height of a line of a label, of a note, in inches."""
+NUMBER = 0.215
+"""Width of a number under an image, in inches."""
 GAP = 0.04
 """Space between neighbouring images, as a share of their distance."""
 DPI = 300
@@ -37,6 +39,11 @@ class Block:
     column: float
     images_NCHW: NDArray[np.uint8]
     numbers: Sequence[str] = ()
+
+
+def room(width: float) -> float:
+    """How many images have room side by side if there are to be numbers under them."""
+    return (width - LABEL - 0.02) / NUMBER
 
 
 class Mosaic:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from regbench.report.figure import Drawing, Figure, FigureOptions
 from regbench.report.figures.choose import Shown, shown_seeds
-from regbench.report.figures.mosaic import Block, Mosaic
+from regbench.report.figures.mosaic import Block, Mosaic, room
 from regbench.report.style import WIDTH, Look, looks, slug
 from regbench.store.records import CellRecord, Run
 
@@ -21,7 +21,7 @@ from regbench.store.records import CellRecord, Run
 class PrototypesOptions(FigureOptions):
     """Options of ``prototypes``."""
 
-    columns: int = Field(15, ge=1, le=100, description="prototypes in a row; more go into further rows")
+    columns: int = Field(15, ge=1, le=100, description="prototypes in a row, where they have room")
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
@@ -41,7 +41,7 @@ class Prototypes(Figure):
 
     def _draw(self, shown: Shown, cells: list[CellRecord], look_of: dict[str, Look]) -> Drawing:
         widest = max(len(shown.arrays[cell.method]["prototype_images"]) for cell in cells)
-        columns = min(self.options.columns, widest)
+        columns = min(self.options.columns, widest, max(1, int(room(self.options.width))))
         sheet = Mosaic(self.options.width, columns)
         for cell in cells:
             images_KCHW = shown.arrays[cell.method]["prototype_images"]

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from regbench.report.figure import Drawing, Figure, FigureOptions
 from regbench.report.figures.choose import Shown, best_median_worst, same_images, shown_seeds
-from regbench.report.figures.mosaic import Block, Mosaic
+from regbench.report.figures.mosaic import Block, Mosaic, room
 from regbench.report.style import WIDTH, Look, looks, slug
 from regbench.store.records import Run
 
@@ -26,7 +26,9 @@ BREAK = 0.35
 class ReconstructionsOptions(FigureOptions):
     """Options of ``reconstructions``."""
 
-    images: int = Field(4, ge=1, le=20, description="images in each of the three groups")
+    images: int = Field(
+        4, ge=1, le=20, description="images in each of the three groups, where they have room"
+    )
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
@@ -43,7 +45,8 @@ class Reconstructions(Figure):
             same_images(shown, "shown_index")
             originals = same_images(shown, "shown_images")
             errors = {method: _errors(arrays) for method, arrays in shown.arrays.items()}
-            groups = best_median_worst(np.mean([*errors.values()], axis=0), self.options.images)
+            count = min(self.options.images, max(1, int((room(self.options.width) - 2 * BREAK) / 3)))
+            groups = best_median_worst(np.mean([*errors.values()], axis=0), count)
             canvas = _draw(shown, originals, errors, groups, look_of, self.options.width)
             name = f"reconstructions-{slug(shown.dataset)}"
             yield Drawing(name, canvas, _caption(shown, len(originals), groups))

@@ -26,7 +26,7 @@ from pydantic import Field
 from regbench.report.figure import Drawing, Figure, FigureOptions
 from regbench.report.figures.charts import HALO
 from regbench.report.figures.choose import Shown, same_images, shown_seeds
-from regbench.report.style import CLASSES, GREY, WIDTH, Look, looks, plain, slug
+from regbench.report.style import CLASSES, GREY, WIDTH, Look, looks, plain, shorten, slug
 from regbench.store.records import Run
 
 CACHE = Path("derived", "tsne")
@@ -67,15 +67,15 @@ class TSNE(Figure):
             labels_L = same_images(shown, "latent_labels")[: self.options.images]
             if len(labels_L) < 4:  # too few to lay out
                 continue
-            rows, columns = _grid(len(shown.cells))
-            width = self.options.width
+            width: float = self.options.width
+            rows, columns = _grid(len(shown.cells), width)
             canvas = Canvas(figsize=(width, rows * (width / columns + 0.16) + 0.25), layout="constrained")
             axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
             for ax in axes:
                 ax.set_axis_off()
             for ax, cell in zip(axes, shown.cells, strict=False):
                 points = self._embed(run.path / CACHE, shown.arrays[cell.method])
-                _title(ax, cell.method, look_of[cell.method])
+                _title(ax, cell.method, look_of[cell.method], width / columns)
                 _panel(ax, points, labels_L)
             _legend(canvas, labels_L, stars=any("prototypes" in arrays for arrays in shown.arrays.values()))
             yield Drawing(f"tsne-{slug(shown.dataset)}", canvas, self._caption(shown, labels_L))
@@ -152,8 +152,10 @@ def _keep(file: Path, points: NDArray[np.float32]) -> None:
         warnings.warn(f"t-SNE is not cached: {error}", stacklevel=2)
 
 
-def _grid(count: int) -> tuple[int, int]:
+def _grid(count: int, width: float) -> tuple[int, int]:
+    """Rows and columns of panels, each an inch wide or more."""
     columns = count if count <= 3 else min(4, math.ceil(math.sqrt(count)))
+    columns = min(columns, int(width))
     return math.ceil(count / columns), max(columns, 2)
 
 
@@ -171,9 +173,9 @@ def _named(colour_of: Mapping[int, Any]) -> Mapping[int, Any]:
     return colour_of if len(colour_of) <= FEW_CLASSES and UNLABELLED not in colour_of else {}
 
 
-def _title(ax: Axes, method: str, look: Look) -> None:
-    """The method's name, with a bar in its colour."""
-    ax.set_title(plain(method), x=0.05, fontsize=7)
+def _title(ax: Axes, method: str, look: Look, width: float) -> None:
+    """The method's name, as much as fits into a panel's width, with a bar in its colour."""
+    ax.set_title(plain(shorten(method, int(width / 0.07))), x=0.05, fontsize=7)
     bar = Rectangle((0, 1.02), 0.02, 0.07, facecolor=look.color, transform=ax.transAxes, clip_on=False)
     ax.add_patch(bar)
 
@@ -214,7 +216,7 @@ def _legend(canvas: Canvas, labels_L: NDArray[np.int64], *, stars: bool) -> None
         canvas.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=min(len(handles), int(canvas.get_figwidth() / 0.42)),
             handletextpad=0.1,
             columnspacing=1.0,
             borderaxespad=0,
