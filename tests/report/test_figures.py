@@ -127,6 +127,50 @@ def test_reconstructions_show_best_median_and_worst_of_the_shown_seed(troubled: 
     assert "Seed 0." in drawing.caption
 
 
+Shown = list[tuple[str, np.ndarray]]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """What is laid out on mosaics: each row's label and all its images, in order."""
+    found: Shown = []
+    original = Mosaic.row
+
+    def row(sheet: Mosaic, blocks: Sequence[Block], name: str = "", **more: Any) -> None:
+        found.append((name, np.concatenate([block.images_NCHW for block in blocks])))
+        original(sheet, blocks, name, **more)
+
+    monkeypatch.setattr(Mosaic, "row", row)
+    return found
+
+
+def test_reconstructions_stand_below_their_originals(troubled: Run, rows: Shown) -> None:
+    draw(Reconstructions(), troubled)
+    (first, originals), *others = rows
+    assert first == "Original"
+    assert [name for name, _ in others] == list(troubled.methods)
+    stored = only(troubled.cells, "AE", 0).arrays()["shown_images"]
+    places = [int(np.flatnonzero((stored == image).all((1, 2, 3)))[0]) for image in originals]
+    for method, images in others:
+        expected = only(troubled.cells, method, 0).arrays()["reconstructions"][places]
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_samples_and_prototypes_are_the_stored_ones(troubled: Run, rows: Shown) -> None:
+    draw(Samples(SamplesOptions(columns=5, rows=2)), troubled)
+    labels = [name for name, _ in rows]
+    assert labels == ["Test images", *(x for method in troubled.methods for x in (method, ""))]
+    for place, method in enumerate(troubled.methods):
+        samples = only(troubled.cells, method, 0).arrays()["samples"]
+        shown = np.concatenate([images for _, images in rows[1 + 2 * place : 3 + 2 * place]])
+        np.testing.assert_array_equal(shown, samples[:10])
+    rows.clear()
+    draw(Prototypes(PrototypesOptions(columns=4)), troubled)
+    assert [name for name, _ in rows] == ["ProtoVAE K=1", "ProtoVAE K=10", "", ""]
+    expected = only(troubled.cells, "ProtoVAE K=10", 0).arrays()["prototype_images"]
+    np.testing.assert_array_equal(np.concatenate([images for _, images in rows[1:]]), expected)
+
+
 def test_errors_of_the_stored_pictures_where_the_suite_has_no_mse(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", ["AE"], seeds=1, metrics=["ssim"])
     (drawing,) = draw(Reconstructions(), run)
@@ -207,7 +251,7 @@ def embedding_inputs(run: Run, method: str, images: int) -> np.ndarray:
 def test_tsne_embeds_codes_and_prototypes_together_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(tmp_path / "r", ["AE", "ProtoVAE K=10"], seeds=1, test_images=40)
+    run = make_run(tmp_path / "r", ["AE", "VAE-KL", "ProtoVAE K=10"], seeds=1, test_images=40)
     options = TSNEOptions(images=30, perplexity=5, seed=3)
     (drawing,) = draw(TSNE(options), run)
     for ax, method in zip(drawing.figure.axes, run.methods, strict=False):
@@ -220,7 +264,7 @@ def test_tsne_embeds_codes_and_prototypes_together_once(
         (stars,) = ax.lines
         np.testing.assert_allclose(np.stack(stars.get_data(), 1), direct[30:], rtol=1e-4, atol=1e-4)
     files = sorted((run.path / CACHE).iterdir())
-    assert len(files) == 2
+    assert len(files) == 3
     assert all(file.suffix == ".npy" for file in files)
 
     def never(**_: object) -> None:
