@@ -53,6 +53,7 @@ options = { beta = 2.5 }
 def run(command: Sequence[str | Path], cwd: Path) -> str:
     """Standard output; without the paths that would let this checkout be imported."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = "1"  # the nets are tiny; threads would only wait for each other
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
