@@ -18,8 +18,10 @@ from regbench.evaluation.evaluate import decode_codes, evaluate_reconstruction, 
 from regbench.evaluation.latents import collapse_warnings, encode_images, latent_diagnostics
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.samples import draw_samples
-from regbench.evaluation.selection import curve_index, fixed_index, latent_index, shown_index
+from regbench.evaluation.selection import curve_index, latent_index, shown_index
 from regbench.model import Model
+
+_GLIMPSE = 32
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,8 @@ class CellData:
 
     @classmethod
     def on(cls, device: torch.device, split: Split, train_subset: int) -> CellData:
-        n_train, n_test = len(split.train), len(split.test)
-        chosen = (
-            curve_index(n_train) if train_subset >= n_train else fixed_index(n_train, train_subset, "train")
-        )
+        n_test = len(split.test)
+        chosen = curve_index(len(split.train), train_subset)
         return cls(
             split=split,
             train=Batches(split.train, device),
@@ -51,6 +51,25 @@ class CellData:
             latent=latent_index(n_test),
             mean_image_mse=mean_image_mse(split.train, split.test),
         )
+
+    def labels(self, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64] | None:
+        """Labels of the test images, or of the ``chosen`` ones; ``None`` where the data set has no classes."""
+        if not self.split.classes:
+            return None
+        return self.split.test_labels if chosen is None else self.split.test_labels[chosen]
+
+    def glimpse(self) -> CellData:
+        """A few images of each kind, on which an evaluation can be rehearsed."""
+        few = Split(
+            train=self.split.train[:_GLIMPSE],
+            train_labels=self.split.train_labels[:_GLIMPSE],
+            heldout=self.split.heldout[:_GLIMPSE],
+            heldout_labels=self.split.heldout_labels[:_GLIMPSE],
+            test=self.split.test[:_GLIMPSE],
+            test_labels=self.split.test_labels[:_GLIMPSE],
+            classes=self.split.classes,
+        )
+        return CellData.on(self.train.device, few, _GLIMPSE)
 
 
 def curve_point(model: Model, data: CellData) -> dict[str, Any]:
@@ -65,7 +84,7 @@ def curve_point(model: Model, data: CellData) -> dict[str, Any]:
     if has_clusters(model):
         images = Batches(data.split.test[data.latent], model.progress.device)
         codes_ND = encode_images(model, images).z_ND
-        point["clusters"] = clusters(model, codes_ND, data.split.test_labels[data.latent])
+        point["clusters"] = clusters(model, codes_ND, data.labels(data.latent))
     return point
 
 
@@ -77,16 +96,22 @@ def has_clusters(model: Model) -> bool:
 
 
 def clusters(
-    model: Model, codes_ND: NDArray[np.float32], labels_N: NDArray[np.int64]
+    model: Model, codes_ND: NDArray[np.float32], labels_N: NDArray[np.int64] | None
 ) -> dict[str, Any] | None:
-    """Cluster scores of codes against labels; ``None`` for methods without clusters."""
+    """Cluster scores of codes against labels; ``None`` for methods without clusters.
+
+    Without labels: sizes, dead clusters and separation only.
+    """
     method = model.regularizer
     with torch.no_grad():
         assigned = method.assign(torch.from_numpy(codes_ND).to(model.progress.device))
         prototypes = method.prototypes()
     if assigned is None:
         return None
-    scores = cluster_scores(assigned.cpu().numpy(), labels_N, None if prototypes is None else len(prototypes))
+    known = np.zeros(len(codes_ND), dtype=np.int64) if labels_N is None else labels_N
+    scores = cluster_scores(assigned.cpu().numpy(), known, None if prototypes is None else len(prototypes))
+    if labels_N is None:
+        scores = {name: scores[name] for name in ("sizes", "dead")}
     apart = None if prototypes is None else separation(prototypes.float().cpu().numpy())
     return {**scores, "separation": None if apart is None else apart["mean"]}
 
@@ -117,7 +142,7 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
         **latents,
         "collapse": collapse_warnings(latents, mse=mse, mean_image_mse=data.mean_image_mse),
         "alive_features": codes.alive_features,
-        "clusters": clusters(model, codes.z_ND, data.split.test_labels),
+        "clusters": clusters(model, codes.z_ND, data.labels()),
     }
     return Assessment(
         metrics={"mean": at_mean.means, "sampled": sampled},

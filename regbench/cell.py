@@ -9,7 +9,7 @@ import io
 import json
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,8 +19,9 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
+from regbench.api import Regularizer
 from regbench.assess import Assessment, CellData, assess, curve_point
-from regbench.errors import Diverged, StoreError
+from regbench.errors import Diverged, RegbenchError, StoreError
 from regbench.evaluation.evaluate import NotFinite
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
@@ -31,7 +32,7 @@ from regbench.modes import forked
 from regbench.nets import NetShape
 from regbench.plugins import Registry
 from regbench.store.provenance import device_name, provenance
-from regbench.store.records import SCHEMA
+from regbench.store.records import SCHEMA, CellRecord, Outcome
 from regbench.store.writer import AttemptWriter, CellWriter
 from regbench.suite.cells import CellSpec
 from regbench.training.stepper import AdamSettings
@@ -40,19 +41,10 @@ from regbench.training.trainer import Trainer, TrainingSettings
 ENGINE = "local"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a cell ended."""
-
-    status: str
-    reason: str
-    metrics: dict[str, float]
-
-
 def run_cell(
     spec: CellSpec,
     data: CellData,
-    metrics: list[Metric],
+    metrics: Sequence[str],
     registry: Registry,
     device: torch.device,
     writer: CellWriter,
@@ -69,21 +61,22 @@ def run_cell(
     A failure of the cell ends in its outcome; only ``StoreError`` (disk) and ``Stop`` (a signal) come through.
     """
     attempt = writer.begin(spec.key(), {"cell": spec.id, "engine": ENGINE, **provenance(device)})
-    work = _Work(spec, data, metrics, device, attempt, emit)
+    work = _Work(spec, data, metrics, registry, device, attempt, emit)
     try:
         with forked(device):
-            files, measured = work.measure(registry, writer.result) if remeasure else work.run(registry)
+            files, measured = work.measure(writer.directory) if remeasure else work.run()
         attempt.commit(files, replace=replace)
     except StoreError:
         raise
-    except Stop:
-        attempt.end("interrupted", "stopped by a signal", epoch=work.epoch)
+    except (Stop, ListenerFailed) as stop:
+        attempt.end("interrupted", str(stop), epoch=work.epoch)
         raise
     except (Diverged, NotFinite) as error:
         attempt.end("diverged", str(error), epoch=work.epoch)
         return Outcome("diverged", str(error), {})
     except Exception as error:  # the cell's own failure: a plugin's bug, out of memory; others go on
-        reason = f"{type(error).__name__}: {error}"
+        hint = f"; {error.hint}" if isinstance(error, RegbenchError) and error.hint else ""
+        reason = f"{type(error).__name__}: {error}{hint}"
         attempt.end("failed", reason, epoch=work.epoch, traceback=traceback.format_exc())
         attempt.log(traceback.format_exc())
         return Outcome("failed", reason, {})
@@ -118,6 +111,14 @@ def settings_of(spec: CellSpec) -> tuple[NetShape, TrainingSettings]:
     return shape, settings
 
 
+class ListenerFailed(BaseException):
+    """Who listens to the events raised; no ``Exception``, as it is not the cell that failed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _Work:
     """The state of a running cell."""
 
@@ -125,14 +126,18 @@ class _Work:
         self,
         spec: CellSpec,
         data: CellData,
-        metrics: list[Metric],
+        metrics: Sequence[str],
+        registry: Registry,
         device: torch.device,
         attempt: AttemptWriter,
         emit: Listener,
     ) -> None:
         self.spec = spec
         self.data = data
-        self.metrics = metrics
+        # Instances of this cell's own: what a metric keeps must not reach the next cell.
+        self.metrics: list[Metric] = [registry.metric(name).cls() for name in metrics]
+        self.metric_sources = {name: registry.metric(name).source for name in metrics}
+        self.regularizer: type[Regularizer] = registry.regularizer(spec.regularizer).cls
         self.device = device
         self.attempt = attempt
         self.emit = emit
@@ -140,16 +145,16 @@ class _Work:
         self.rows: list[dict[str, Any]] = []
         self.peak_memory = 0
 
-    def run(self, registry: Registry) -> tuple[dict[str, bytes], dict[str, float]]:
+    def run(self) -> tuple[dict[str, bytes], dict[str, float]]:
         """Train, evaluate, and return the files of the result with the metrics at the mean code."""
         spec = self.spec
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        model, settings = self._model(registry)
+        model, settings = self._model()
         trainer = Trainer(model, self.data.train, settings, spec.seed)
+        self._rehearse(trainer)
         self._train(trainer)
         assessment = assess(model, self.data, self.metrics, spec.seed)
-        self._note_memory()
         files = {
             "result.json": _json(self._result(trainer, assessment)),
             "history.json": _json(self.rows),
@@ -158,26 +163,45 @@ class _Work:
         }
         return files, dict(assessment.metrics["mean"])
 
-    def measure(self, registry: Registry, result: Path) -> tuple[dict[str, bytes], dict[str, float]]:
-        """Evaluate the saved weights of ``result`` once more; its history and costs stay as they are."""
-        model, _ = self._model(registry)
-        model.load_state_dict(torch.load(result / "weights.pt", weights_only=True, map_location=self.device))
+    def _rehearse(self, trainer: Trainer) -> None:
+        """Evaluate the untrained model on a few images: a metric or method that fails there must fail now.
+
+        After the training it would cost the training. Not every fault shows on untrained weights.
+        """
+        model = trainer.model
+        with forked(self.device):
+            assess(model, self.data.glimpse(), self.metrics, self.spec.seed)
+            model.regularizer.warnings([])
+            _ = model.regularizer.weight
+
+    def measure(self, cell: Path) -> tuple[dict[str, bytes], dict[str, float]]:
+        """Evaluate the saved weights of the cell's result once more; its history and costs stay as they are."""
+        spec = self.spec
+        record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, cell)
+        weights, history, earlier = (
+            record.verified("weights.pt"),
+            record.verified("history.json"),
+            record.result,
+        )
+        model, _ = self._model()
+        model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location=self.device))
         assessment = assess(model, self.data, self.metrics, self.spec.seed)
-        earlier = json.loads((result / "result.json").read_text(encoding="utf-8"))
         files = {
-            "result.json": _json({**earlier, **_assessed(assessment, earlier["diagnostics"]["warnings"])}),
-            "history.json": (result / "history.json").read_bytes(),
+            "result.json": _json(
+                {**earlier, **self._assessed(assessment, earlier["diagnostics"]["warnings"])}
+            ),
+            "history.json": history,
             "arrays.npz": _npz(assessment.arrays),
-            "weights.pt": (result / "weights.pt").read_bytes(),
+            "weights.pt": weights,
         }
         return files, dict(assessment.metrics["mean"])
 
-    def _model(self, registry: Registry) -> tuple[Model, TrainingSettings]:
+    def _model(self) -> tuple[Model, TrainingSettings]:
         spec = self.spec
         shape, settings = settings_of(spec)
         model = build_model(
             shape,
-            registry.regularizer(spec.regularizer).cls,
+            self.regularizer,
             spec.options,
             seed=spec.seed,
             loss_scale=settings.loss_scale,
@@ -207,7 +231,7 @@ class _Work:
     def _tell(self, trainer: Trainer, row: dict[str, Any]) -> None:
         recent = median(r["seconds"] for r in self.rows[-5:] if r["phase"] == row["phase"])
         left = trainer.settings.epochs - row["epoch"]
-        self.emit(
+        self._emit(
             EpochFinished(
                 cell=self.spec.title,
                 epoch=row["epoch"],
@@ -220,11 +244,26 @@ class _Work:
             )
         )
 
+    def _emit(self, event: EpochFinished) -> None:
+        try:
+            self.emit(event)
+        except Exception as error:  # whoever listens is no part of the cell
+            raise ListenerFailed(error) from error
+
     def _note_memory(self) -> None:
         if self.device.type == "cuda":
             self.peak_memory = torch.cuda.max_memory_allocated(self.device)
         else:
             self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
+
+    def _assessed(self, assessment: Assessment, warnings: list[str]) -> dict[str, Any]:
+        return {
+            "metrics": assessment.metrics,
+            "metric_sources": self.metric_sources,
+            "diagnostics": {**assessment.diagnostics, "warnings": warnings},
+            "samples_from": assessment.samples_from,
+            "ssim_audit": assessment.ssim_audit,
+        }
 
     def _result(self, trainer: Trainer, assessment: Assessment) -> dict[str, Any]:
         spec, settings = self.spec, trainer.settings
@@ -236,8 +275,9 @@ class _Work:
         return {
             "schema": SCHEMA,
             "id": spec.id,
+            "attempt": self.attempt.directory.name,
             "status": "done",
-            **_assessed(assessment, trainer.model.regularizer.warnings(self.rows)),
+            **self._assessed(assessment, trainer.model.regularizer.warnings(self.rows)),
             "cost": {
                 "optimizer_steps": trainer.optimizer_steps,
                 "device_seconds": sum(row["seconds"] for row in self.rows),
@@ -256,22 +296,13 @@ class _Work:
         }
 
 
-def _assessed(assessment: Assessment, warnings: list[str]) -> dict[str, Any]:
-    return {
-        "metrics": assessment.metrics,
-        "diagnostics": {**assessment.diagnostics, "warnings": warnings},
-        "samples_from": assessment.samples_from,
-        "ssim_audit": assessment.ssim_audit,
-    }
-
-
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # of an array called allow_pickle
     return buffer.getvalue()
 
 

@@ -18,13 +18,14 @@ from regbench.api import Regularizer
 from regbench.cell import settings_of
 from regbench.data.batches import Batches
 from regbench.data.split import SplitSizes, split_sizes
+from regbench.errors import PluginError, RegbenchError
 from regbench.evaluation.evaluate import quick_mse
 from regbench.evaluation.selection import curve_epochs
 from regbench.execution.planning import PlannedCell
 from regbench.model import build_model
-from regbench.modes import forked, full_float32
+from regbench.modes import deterministic_convolutions, forked, full_float32, synchronize
 from regbench.plugins import Registry
-from regbench.suite.cells import CellSpec, canonical
+from regbench.suite.cells import CellSpec, canonical, dataset_of
 from regbench.training.stepper import Meter
 from regbench.training.trainer import Trainer
 
@@ -47,16 +48,24 @@ def estimate(
     kinds: dict[str, Cost] = {}
     costs = {}
     for cell in cells:
-        if not cell.todo:
+        if cell.state != "todo":  # measuring again costs next to nothing
             continue
         spec = cell.spec
         kind = canonical({k: v for k, v in spec.key().items() if k != "seed"})
         if kind not in kinds:
-            dataset = registry.dataset(spec.dataset_name).cls
-            sizes = dataset(dataset.Options(**spec.dataset_options)).sizes(data_root)
+            sizes = dataset_of(spec, registry).sizes(data_root)
             split = split_sizes(sizes, spec.train_images, spec.test_images)
-            with forked(device), full_float32():
-                kinds[kind] = _probe(spec, split, registry.regularizer(spec.regularizer).cls, device)
+            method = registry.regularizer(spec.regularizer).cls
+            try:
+                with forked(device), full_float32(), deterministic_convolutions():
+                    kinds[kind] = _probe(spec, split, method, device)
+            except RegbenchError:
+                raise
+            except Exception as error:  # a plugin's code runs in there, and memory may run out
+                raise PluginError(
+                    f"timing a step of {spec.method} on {spec.dataset} failed: {type(error).__name__}: {error}",
+                    hint="--no-probe plans without it; regbench check looks for the method's faults",
+                ) from error
         costs[spec.id] = kinds[kind]
     return costs
 
@@ -102,11 +111,11 @@ def _memory(device: torch.device, before: int, split: SplitSizes, values: int) -
 def _time(device: torch.device, step: Any) -> float:
     """Seconds of one call: the fastest of a few, after one that warms up."""
     step()
+    synchronize(device)
     times = []
     for _ in range(PROBED_STEPS):
         started = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         times.append(time.perf_counter() - started)
     return min(times)

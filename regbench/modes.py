@@ -11,12 +11,16 @@ import torch
 
 @contextmanager
 def forked(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Random numbers drawn inside the block, on the CPU or ``device``, leave no trace outside it.
+    """Random numbers drawn inside the block, on the CPU or any accelerator in use, leave no trace outside it.
 
-    With ``seed`` the block's own streams start there.
+    With ``seed`` the block's own streams start there. ``device`` is the one that the block works on.
     """
     mps = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # All of them: torch.manual_seed reseeds every device that is in use, not only this one.
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    if device.type == "cuda" and not devices:
+        devices = [device.index or 0]
+    with torch.random.fork_rng(devices=devices):
         try:
             if seed is not None:
                 torch.manual_seed(seed)
@@ -44,3 +48,22 @@ def full_float32() -> Iterator[None]:
     finally:
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision
+
+
+@contextmanager
+def deterministic_convolutions() -> Iterator[None]:
+    """cuDNN takes the same, deterministic kernel each time inside the block; elsewhere they are so anyway."""
+    before = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has done all it was given; for timing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -9,25 +9,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regbench.errors import DataError, PluginError
+from regbench.errors import CellsFailed, DataError, Interrupted, PluginError, RegbenchError
 from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, ignore
 from regbench.names import remember
 from regbench.plugins import Registry, registry
-from regbench.store.location import find_run, mark_last, runs_dir
-from regbench.store.records import Run
+from regbench.store.location import find_run, mark_last
+from regbench.store.location import runs_dir as locate_runs
+from regbench.store.records import CellRecord, Outcome, Run
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from regbench.execution.interrupt import Stop
     from regbench.execution.planning import PlannedCell
+    from regbench.suite.cells import CellSpec
     from regbench.suite.schema import Suite
 
 KINDS = ("regularizers", "datasets", "metrics", "figures")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked for besides the suite."""
+
+    force: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    accept_stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,10 +48,12 @@ class Plan:
 
     suite: Suite
     registry: Registry
+    specs: tuple[CellSpec, ...]
     cells: tuple[PlannedCell, ...]
     run_dir: Path
     data_root: Path
     device: torch.device
+    wishes: Wishes
     unnamed: int
     """Cells in the run directory that the suite no longer names; they are kept, and left out of reports."""
 
@@ -74,9 +88,9 @@ def plan(
     only: Sequence[str] = (),
     accept_stale: bool = False,
 ) -> Plan:
-    """Resolve a suite into cells and look each up in the store; nothing is run or written."""
+    """Resolve a suite into cells and look each up in the store; nothing is run or written there."""
     from regbench.data.location import data_root
-    from regbench.execution.planning import check_patterns, matches, plan_cells
+    from regbench.execution.planning import check_patterns
     from regbench.suite.cells import expand
     from regbench.suite.load import load_suite as load
     from regbench.training.precision import resolve_device, resolve_precision
@@ -86,17 +100,29 @@ def plan(
     where = resolve_device(device)
     root = data_root(data_dir)
     specs = expand(loaded, found, root, lambda precision: resolve_precision(precision, where))
-    directory = _runs(runs_dir) / loaded.name
-    planned = plan_cells(specs, directory, loaded.metrics, force=force, accept_stale=accept_stale)
-    if only:
-        check_patterns(specs, only)
+    check_patterns(specs, [*force, *only])
+    directory = locate_runs(runs_dir) / loaded.name
+    wishes = Wishes(tuple(force), tuple(only), accept_stale)
+    return _look_up(Plan(loaded, found, specs, (), directory, root, where, wishes, 0))
+
+
+def _look_up(ready: Plan) -> Plan:
+    """The plan with its cells as the store has them now."""
+    from regbench.execution.planning import matches, plan_cells
+
+    wishes = ready.wishes
+    sources = {name: ready.registry.metric(name).source for name in ready.suite.metrics}
+    planned = plan_cells(
+        ready.specs, ready.run_dir, sources, force=wishes.force, accept_stale=wishes.accept_stale
+    )
+    if wishes.only:
         planned = [
-            cell if matches(cell.spec, only) or not cell.todo else cell.skipped("left out by --only")
+            cell if matches(cell.spec, wishes.only) or not cell.todo else cell.skipped("left out by --only")
             for cell in planned
         ]
-    present = (directory / "cells").iterdir() if (directory / "cells").is_dir() else ()
-    unnamed = {path.name for path in present} - {cell.slug for cell in planned}
-    return Plan(loaded, found, tuple(planned), directory, root, where, len(unnamed))
+    cells = ready.run_dir / "cells"
+    present = {path.name for path in cells.iterdir() if path.is_dir()} if cells.is_dir() else set()
+    return replace(ready, cells=tuple(planned), unnamed=len(present - {cell.slug for cell in planned}))
 
 
 def run(
@@ -113,8 +139,8 @@ def run(
 ) -> Run:
     """Run the cells of a suite that have no result yet, and return the run.
 
-    Failed and diverged cells do not raise: see ``run.cells`` and ``status``. Raises ``DataError`` before any
-    training where data are missing, ``Interrupted`` on Ctrl-C.
+    Raises ``CellsFailed`` at the end if a cell has failed or diverged (the others are run all the same),
+    ``DataError`` before any training where data are missing, ``Interrupted`` on Ctrl-C.
     """
     ready = plan(
         suite,
@@ -131,7 +157,7 @@ def run(
 
 def execute(ready: Plan, listener: Listener = ignore) -> Run:
     """Run what a plan has to do; see :func:`run`."""
-    from regbench.errors import Interrupted
+    from regbench.cell import ListenerFailed
     from regbench.execution.interrupt import Stop, stoppable
     from regbench.execution.local import LocalExecutor
     from regbench.store.writer import RunWriter
@@ -139,32 +165,41 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     _check_data(ready)
     writer = RunWriter(ready.run_dir)
     started = time.monotonic()
+    outcomes: dict[str, Outcome] = {}
+    stopped: Stop | None = None
     with writer.locked():
+        ready = _look_up(ready)  # another process may have finished cells in the meantime
         run = _write_lock(ready, writer)
         mark_last(ready.run_dir)
-        metrics = [ready.registry.metric(name).cls() for name in ready.suite.metrics]
         listener(
             SuiteStarted(
                 ready.suite.name, str(ready.run_dir), len(ready.cells), len(ready.todo), str(ready.device)
             )
         )
-        executor = LocalExecutor(writer, ready.registry, metrics, ready.device, ready.data_root, listener)
-        stopped: Stop | None = None
+        executor = LocalExecutor(
+            writer, ready.registry, ready.suite.metrics, ready.device, ready.data_root, listener
+        )
         try:
             with stoppable():
-                executor.run(ready.todo, run)
+                outcomes = executor.run(ready.todo, run)
         except Stop as stop:
             stopped = stop
+        except ListenerFailed as failed:
+            raise failed.error from failed
+    return _conclude(ready, outcomes, stopped, time.monotonic() - started, listener)
+
+
+def _conclude(
+    ready: Plan, outcomes: Mapping[str, Outcome], stopped: Stop | None, seconds: float, listener: Listener
+) -> Run:
+    """Say how the run ended: by a value, by ``CellsFailed``, or by ``Interrupted``."""
     finished = Run.open(ready.run_dir)
-    states = [cell.status for cell in finished.cells]
-    listener(
-        SuiteFinished(
-            done=states.count("done"),
-            failed=states.count("failed") + states.count("diverged"),
-            missing=states.count("missing") + states.count("interrupted"),
-            seconds=time.monotonic() - started,
-        )
-    )
+    # A cell that was run again and failed still has its earlier result: its outcome is what counts here.
+    ended = [(cell, outcomes.get(cell.id) or cell.outcome_now) for cell in finished.cells]
+    states = [outcome.status for _, outcome in ended]
+    failed = [(cell, outcome) for cell, outcome in ended if outcome.status in ("failed", "diverged")]
+    missing = states.count("missing") + states.count("interrupted")
+    listener(SuiteFinished(states.count("done"), len(failed), missing, seconds))
     if stopped is not None:
         interrupted = Interrupted(
             f"stopped; {states.count('done')} of {len(states)} cells are finished and kept",
@@ -172,7 +207,21 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
         )
         interrupted.exit_code = stopped.exit_code
         raise interrupted
+    if failed:
+        listing = "\n".join(_failure(cell, outcome) for cell, outcome in failed)
+        raise CellsFailed(
+            f"{len(failed)} of {len(states)} cells failed:\n{listing}",
+            hint="log.txt in a cell's latest attempt has the traceback; a second run tries failed cells again, "
+            "diverged ones only with --force",
+        )
     return finished
+
+
+def _failure(cell: CellRecord, outcome: Outcome) -> str:
+    kept = "; its earlier result stays" if cell.status == "done" else ""
+    reason = outcome.reason.partition("\n")[0]
+    title = f"{cell.dataset} {cell.method} seed {cell.seed}"
+    return f"  {title}: {outcome.status}: {reason}{kept}\n    {cell.directory}"
 
 
 def load_results(run: Path | str | None = None, *, runs_dir: Path | None = None) -> pd.DataFrame:
@@ -195,18 +244,22 @@ def write_report(
     return write(Run.open(find_run(run, runs_dir)), out, plugins=plugins)
 
 
-def _runs(given: Path | None) -> Path:
-    return runs_dir(given)
-
-
 def _check_data(ready: Plan) -> None:
     """All data sets that cells to run need must be there and sound, before anything is trained."""
+    from regbench.suite.cells import dataset_of
+
     problems: list[str] = []
     mends: list[str] = []
     for spec in {cell.spec.dataset: cell.spec for cell in ready.todo}.values():
-        cls = ready.registry.dataset(spec.dataset_name).cls
-        dataset = cls(cls.Options(**spec.dataset_options))
-        found = dataset.check(ready.data_root)
+        dataset = dataset_of(spec, ready.registry)
+        try:
+            found = dataset.check(ready.data_root)
+        except RegbenchError:
+            raise
+        except Exception as error:  # a plugin's code
+            raise DataError(
+                f"data set {spec.dataset}: checking it failed: {type(error).__name__}: {error}"
+            ) from error
         problems += found
         mend = dataset.mend(ready.data_root) if found else None
         mends += [mend] if mend else []

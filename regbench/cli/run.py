@@ -44,7 +44,6 @@ def run(
 ) -> None:
     """Run the cells of a suite that have no result yet; what is finished is kept."""
     from regbench.cli.progress import listener
-    from regbench.errors import CellsFailed
     from regbench.workflow import execute
     from regbench.workflow import plan as make_plan
 
@@ -62,19 +61,7 @@ def run(
         _show(ready, as_json=as_json, probe=True, every=False)
         return
     with listener(quiet=quiet, as_json=as_json) as listen:
-        finished = execute(ready, listen)
-    failed = [cell for cell in finished.cells if cell.status in ("failed", "diverged")]
-    if failed:
-        listing = "\n".join(
-            f"  {cell.dataset} {cell.method} seed {cell.seed}: {cell.status}: "
-            f"{cell.outcome['reason'].partition(chr(10))[0]}\n    {cell.directory}"
-            for cell in failed
-        )
-        raise CellsFailed(
-            f"{len(failed)} of {len(finished.cells)} cells failed:\n{listing}",
-            hint="log.txt in a cell's latest attempt has the traceback; a second run tries failed cells again, "
-            "diverged ones only with --force",
-        )
+        execute(ready, listen)
     if not (quiet or as_json):
         typer.echo(f"finished: {ready.run_dir}; tables and figures: regbench report", err=True)
 

@@ -53,6 +53,9 @@ class Evaluation:
 def batches_of(images: ImageSource, batch_size: int) -> Iterator[Tensor]:
     """All images in order, as float32 batches x_BCHW in [0, 1]; the last one may be smaller."""
     source = Batches(images, images.device, resident=True) if isinstance(images, Tensor) else images
+    # No last batch of one image: a method's loss terms may need pairs (an unbiased MMD does).
+    while batch_size > 2 and len(source) % batch_size == 1:
+        batch_size -= 1
     return source.sequential(batch_size)
 
 

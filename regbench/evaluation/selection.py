@@ -32,9 +32,9 @@ def latent_index(n_test: int) -> NDArray[np.int64]:
     return fixed_index(n_test, LATENTS, "test")
 
 
-def curve_index(n_train: int) -> NDArray[np.int64]:
-    """The 10,000 training images on which the training curve is measured."""
-    return fixed_index(n_train, CURVE_IMAGES, "train")
+def curve_index(n_train: int, count: int = CURVE_IMAGES) -> NDArray[np.int64]:
+    """The fixed training images on which the training curve is measured; all, where there are fewer than ``count``."""
+    return fixed_index(n_train, count, "train")
 
 
 def curve_epochs(epochs: int, warmup: int, points: int = 60) -> frozenset[int]:

@@ -13,7 +13,7 @@ class Stop(BaseException):
     """Raised in the main thread by a signal. No ``Exception``: a plugin's ``except Exception`` lets it pass."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number)
+        super().__init__("stopped by a signal")
         self.exit_code = 128 + number
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from regbench.assess import CellData
-from regbench.cell import Outcome, run_cell
+from regbench.cell import run_cell
 from regbench.data.split import prepare
+from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
-from regbench.evaluation.metric import Metric
 from regbench.execution.events import CellFinished, CellStarted, Listener
 from regbench.execution.interrupt import Stop
 from regbench.execution.planning import PlannedCell
 from regbench.plugins import Registry
-from regbench.store.records import Run
+from regbench.store.records import Outcome, Run
 from regbench.store.writer import RunWriter
+from regbench.suite.cells import CellSpec, dataset_of
 
 
 class LocalExecutor:
@@ -29,7 +30,7 @@ class LocalExecutor:
         self,
         writer: RunWriter,
         registry: Registry,
-        metrics: list[Metric],
+        metrics: Sequence[str],
         device: torch.device,
         data_root: Path,
         emit: Listener,
@@ -43,25 +44,33 @@ class LocalExecutor:
         self._held: tuple[Any, CellData] | None = None
         self._anchored: set[str] = set()
 
-    def run(self, cells: Sequence[PlannedCell], run: Run) -> list[Outcome]:
-        """Run ``cells``, which are all to do; ``run`` is their suite's directory as it stands."""
-        outcomes = []
+    def run(self, cells: Sequence[PlannedCell], run: Run) -> dict[str, Outcome]:
+        """Run ``cells``, which are all to do, and return their outcomes by id.
+
+        ``run`` is their suite's directory as it stands. Raises ``DataError`` or ``StoreError`` where nothing more
+        can be done, ``Stop`` on a signal.
+        """
+        outcomes = {}
         for number, cell in enumerate(cells, 1):
             title = cell.spec.title
             self.emit(CellStarted(title, number, cell.spec.training["epochs"]))
             started = time.monotonic()
-            outcome = Outcome("interrupted", "stopped by a signal", {})
             try:
                 outcome = self._run_one(cell, run)
-            except Stop:
+            except Stop as stop:
+                self._finished(cell, number, started, Outcome("interrupted", str(stop), {}))
                 raise
-            finally:
-                elapsed = time.monotonic() - started
-                self.emit(
-                    CellFinished(title, number, outcome.status, outcome.reason, elapsed, outcome.metrics)
-                )
-            outcomes.append(outcome)
+            except RegbenchError as error:
+                self._finished(cell, number, started, Outcome("failed", str(error), {}))
+                raise
+            self._finished(cell, number, started, outcome)
+            outcomes[cell.id] = outcome
         return outcomes
+
+    def _finished(self, cell: PlannedCell, number: int, started: float, outcome: Outcome) -> None:
+        seconds = time.monotonic() - started
+        title = cell.spec.title
+        self.emit(CellFinished(title, number, outcome.status, outcome.reason, seconds, outcome.metrics))
 
     def _run_one(self, cell: PlannedCell, run: Run) -> Outcome:
         data = self._data(cell, run)
@@ -84,12 +93,23 @@ class LocalExecutor:
         wanted = (spec.dataset_name, spec.dataset_options, spec.train_images, spec.test_images, subset)
         if self._held is None or self._held[0] != wanted:
             self._held = None  # lets go of the old set before the new one comes
-            dataset = _dataset(spec, self.registry)
-            split = prepare(dataset.load(self.data_root), spec.train_images, spec.test_images)
-            self._held = (wanted, CellData.on(self.device, split, subset))
+            self._held = (wanted, self._load(spec, subset))
         data = self._held[1]
         self._anchors(cell, run, data)
         return data
+
+    def _load(self, spec: CellSpec, train_subset: int) -> CellData:
+        try:
+            images = dataset_of(spec, self.registry).load(self.data_root)
+            split = prepare(images, spec.train_images, spec.test_images)
+            return CellData.on(self.device, split, train_subset)
+        except RegbenchError:
+            raise
+        except Exception as error:  # a plugin's code, or no memory for the images
+            raise DataError(
+                f"data set {spec.dataset}: loading it failed: {type(error).__name__}: {error}",
+                hint="regbench data check tries it by itself",
+            ) from error
 
     def _anchors(self, cell: PlannedCell, run: Run, data: CellData) -> None:
         """Compute the data set's anchors once, and again where the data set or the latent size has changed."""
@@ -101,8 +121,3 @@ class LocalExecutor:
         anchors = compute_anchors(data.split.train, data.split.test, spec.model["latent"])
         self.writer.write_anchors(spec.dataset, {**anchors.as_dict(), "basis": basis})
         self._anchored.add(spec.dataset)
-
-
-def _dataset(spec: Any, registry: Registry) -> Any:
-    cls = registry.dataset(spec.dataset_name).cls
-    return cls(cls.Options(**spec.dataset_options))

@@ -54,14 +54,15 @@ class PlannedCell:
 def plan_cells(
     specs: Sequence[CellSpec],
     run: Path,
-    metrics: Sequence[str],
+    metrics: Mapping[str, str],
     *,
     force: Sequence[str] = (),
     accept_stale: bool = False,
 ) -> list[PlannedCell]:
     """Look each cell up in the store.
 
-    A finished cell that lacks one of ``metrics`` is measured again from its saved weights, not trained again.
+    ``metrics`` maps the suite's metrics to the hashes of their code: a finished cell that lacks one, or has it
+    from other code, is measured again from its saved weights, not trained again.
     Raises ``UsageError`` for a ``force`` pattern that fits no cell.
     """
     check_patterns(specs, force)
@@ -79,7 +80,7 @@ def _plan_cell(
     directory: Path | None,
     cells: Path,
     other: Mapping[str, Path],
-    metrics: Sequence[str],
+    metrics: Mapping[str, str],
     forced: bool,
     accept_stale: bool,
 ) -> PlannedCell:
@@ -95,13 +96,16 @@ def _plan_cell(
     if status == "diverged":
         why = f"diverged before ({record.outcome['reason']}); --force runs it again"
         return replace(cell, state="diverged", why=why)
-    return _missing(cell, record, other.get(canonical(without_source(spec.key()))), accept_stale)
+    stale = other.get(canonical(without_source(spec.key())))
+    if stale is not None and accept_stale:
+        return _accepted(cell, _at(record, stale), metrics)
+    return _missing(cell, record, stale)
 
 
 def matches(spec: CellSpec, patterns: Iterable[str]) -> bool:
     """Whether a pattern of the shell's kind fits the cell's method, data set, title, directory, or id."""
     names = (spec.method, spec.dataset, spec.title, spec.slug, spec.id)
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    return any(pattern == name or fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
@@ -115,19 +119,30 @@ def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
             )
 
 
-def _finished(cell: PlannedCell, record: CellRecord, metrics: Sequence[str]) -> PlannedCell:
-    lacking = [name for name in metrics if name not in record.result["metrics"]["mean"]]
+def _finished(cell: PlannedCell, record: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
+    known = record.result["metric_sources"]
+    lacking = [name for name, source in metrics.items() if known.get(name) != source]
     if not lacking:
         return replace(cell, state="finished", why="its result is in the store")
     why = f"to be measured from its saved weights: {', '.join(lacking)}"
     return replace(cell, state="remeasure", why=why, replace=True)
 
 
-def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None, accept_stale: bool) -> PlannedCell:
-    if stale is not None and accept_stale:
-        old = read_json(stale / "result" / "result.json")["id"]
-        why = "stale: code changed; its result is accepted"
-        return replace(cell, slug=stale.name, id=old, state="accepted", why=why)
+def _accepted(cell: PlannedCell, old: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
+    """A result of other code, taken as it is; it may still have to be measured."""
+    cell = replace(cell, slug=old.directory.name, id=old.result["id"])
+    cell = _finished(cell, old, metrics)
+    if cell.state == "finished":
+        return replace(cell, state="accepted", why="stale: code changed; its result is accepted")
+    return cell
+
+
+def _at(record: CellRecord, directory: Path) -> CellRecord:
+    """The same cell, read from another directory."""
+    return CellRecord(record.id, record.method, record.dataset, record.seed, record.key, directory)
+
+
+def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None) -> PlannedCell:
     if stale is not None:
         return replace(cell, why="stale: code changed; --accept-stale keeps the old result")
     if record.status == "missing":
@@ -137,9 +152,11 @@ def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None, accept_s
 
 
 def _by_key(directories: Iterable[Path]) -> dict[str, Path]:
-    """Finished cells that the suite does not name, by what they are apart from their code."""
-    return {
-        canonical(without_source(read_json(path / "cell.json"))): path
+    """Finished cells that the suite does not name, by what they are apart from their code; the latest of each."""
+    finished = [
+        path
         for path in directories
         if (path / "result" / "manifest.json").exists() and (path / "cell.json").exists()
-    }
+    ]
+    finished.sort(key=lambda path: (path / "result" / "manifest.json").stat().st_mtime_ns)
+    return {canonical(without_source(read_json(path / "cell.json"))): path for path in finished}

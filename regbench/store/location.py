@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import tomllib
 from pathlib import Path
 
 from regbench.errors import UsageError
@@ -24,6 +25,14 @@ def mark_last(run: Path) -> None:
     with storage_errors(run.parent):
         run.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(run.parent / _LAST, f"{run.name}\n".encode())
+
+
+def _suite_name(path: Path) -> str:
+    """The run's name that a suite file gives; what is no readable suite file is taken for a name itself."""
+    try:
+        return str(tomllib.loads(path.read_text(encoding="utf-8"))["suite"]["name"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError):
+        return path.stem
 
 
 def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
@@ -47,7 +56,7 @@ def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
             else "run a suite first: regbench run suites/quick.toml",
         )
     path = Path(given)
-    for candidate in (path, home / path, home / path.stem):
+    for candidate in (path, home / path, home / _suite_name(path)):
         if (candidate / LOCK).is_file():
             return candidate
     near = difflib.get_close_matches(path.stem, known, n=1)

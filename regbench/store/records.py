@@ -41,6 +41,16 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a cell ended."""
+
+    status: str
+    reason: str
+    metrics: dict[str, float]
+    """At the mean code; empty unless it was just measured."""
+
+
 @dataclass(frozen=True)
 class CellRecord:
     """One planned cell and what the store knows about it."""
@@ -64,8 +74,13 @@ class CellRecord:
         """How the latest attempt ended: ``status`` and, unless done, ``reason``."""
         if (self.result_dir / "manifest.json").exists():
             return {"status": "done"}
-        ended = sorted(self.directory.glob("attempts/*/outcome.json"), key=_attempt_number)
+        ended = sorted(self.directory.glob("attempts/*/outcome.json"), key=_by_attempt)
         return dict(read_json(ended[-1])) if ended else {"status": "missing", "reason": "not run yet"}
+
+    @property
+    def outcome_now(self) -> Outcome:
+        """The same as a value, without the details."""
+        return Outcome(self.outcome["status"], self.outcome.get("reason", ""), {})
 
     @property
     def status(self) -> Status:
@@ -75,23 +90,24 @@ class CellRecord:
     @cached_property
     def result(self) -> dict[str, Any]:
         """Contents of ``result.json``, checked against the manifest. Only for ``status == "done"``."""
-        return dict(json.loads(self._verified("result.json")))
+        return dict(json.loads(self.verified("result.json")))
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """One dictionary per epoch; of an unfinished cell, as far as its latest attempt got."""
         if self.status == "done":
-            return list(json.loads(self._verified("history.json")))
-        attempts = sorted(self.directory.glob("attempts/*/metrics.jsonl"), key=_attempt_number)
+            return list(json.loads(self.verified("history.json")))
+        attempts = sorted(self.directory.glob("attempts/*/metrics.jsonl"), key=_by_attempt)
         return read_metrics(attempts[-1]) if attempts else []
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of a finished cell: reconstructions, latents, prototypes, samples."""
-        self._verified("arrays.npz")
+        self.verified("arrays.npz")
         with np.load(self.result_dir / "arrays.npz", allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
 
-    def _verified(self, name: str) -> bytes:
+    def verified(self, name: str) -> bytes:
+        """Contents of a file of the result, checked against the manifest; raises ``StoreError``."""
         path = self.result_dir / name
         manifest = read_json(self.result_dir / "manifest.json")
         try:
@@ -168,5 +184,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _attempt_number(path: Path) -> int:
-    return int(path.parent.name.split("-")[0])
+def attempt_number(attempt: Path) -> int:
+    """1, 2, ... of an attempt's directory; 0 for what somebody else has put there."""
+    number, hyphen, _ = attempt.name.partition("-")
+    return int(number) if hyphen and number.isdecimal() else 0
+
+
+def _by_attempt(file: Path) -> int:
+    return attempt_number(file.parent)

@@ -18,9 +18,7 @@ import filelock
 
 from regbench.errors import LockedError, StoreError
 from regbench.store.files import append_line, sha256, storage_errors, sync_directory, write_bytes, write_json
-from regbench.store.records import LOCK, SCHEMA, Run
-
-RESULT_FILES = ("result.json", "history.json", "arrays.npz", "weights.pt")
+from regbench.store.records import LOCK, SCHEMA, Run, attempt_number
 
 
 class RunWriter:
@@ -92,7 +90,7 @@ class CellWriter:
         attempts = self.directory / "attempts"
         with storage_errors(attempts):
             attempts.mkdir(parents=True, exist_ok=True)
-            number = 1 + max((int(p.name.split("-")[0]) for p in attempts.iterdir()), default=0)
+            number = 1 + max((attempt_number(path) for path in attempts.iterdir()), default=0)
             directory = attempts / f"{number}-{uuid.uuid4().hex[:8]}"
             directory.mkdir()
         if not (self.directory / "cell.json").exists():
@@ -138,28 +136,33 @@ class AttemptWriter:
         committed this cell in the meantime; its result stays.
         """
         temporary = self.cell.directory / f".result-{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with storage_errors(self.cell.result):
+                temporary.mkdir()
+            for name, content in files.items():
+                write_bytes(temporary / name, content)
+            sums = {name: sha256(temporary / name) for name in files}
+            write_json(temporary / "manifest.json", {"sha256": sums})
+            if replace and self.cell.result.exists():
+                self.cell.set_aside()
+            self._rename(temporary)
+        except BaseException:  # a signal, too, must leave no half of a result behind
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         with storage_errors(self.cell.result):
-            temporary.mkdir()
-        for name, content in files.items():
-            write_bytes(temporary / name, content)
-        write_json(
-            temporary / "manifest.json", {"sha256": {name: sha256(temporary / name) for name in files}}
-        )
-        if replace and self.cell.result.exists():
-            self.cell.set_aside()
+            sync_directory(self.cell.directory)
+        self.end("done", "")
+
+    def _rename(self, temporary: Path) -> None:
         try:
             temporary.rename(self.cell.result)
         except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             if self.cell.result.exists():
                 raise StoreError(
                     f"{self.cell.result} has been committed by another process; it stays"
                 ) from error
             with storage_errors(self.cell.result):
                 raise
-        with storage_errors(self.cell.result):
-            sync_directory(self.cell.directory)
-        self.end("done", "")
 
 
 def finite(value: Any) -> Any:

@@ -120,6 +120,13 @@ class CellSpec:
         return cls(**{**fields, "paths": tuple(fields["paths"])})
 
 
+def dataset_of(spec: CellSpec, registry: Registry) -> Dataset:
+    """The data set of a cell; nothing is read yet."""
+    cls = registry.dataset(spec.dataset_name).cls
+    dataset: Dataset = cls(cls.Options(**spec.dataset_options))
+    return dataset
+
+
 def canonical(key: Mapping[str, Any]) -> str:
     """JSON with sorted keys and no spaces; refuses NaN and infinity."""
     return json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -21,6 +21,8 @@ from regbench.errors import PluginError
 from regbench.model import Model
 from regbench.modes import forked
 
+_OWN = frozenset(vars(nn.Module()))
+"""What every module has."""
 _PLAIN = (bool, int, float, str, bytes, type(None), tuple, list, dict, set)
 
 
@@ -66,8 +68,7 @@ def discover(model: Model, x_BCHW: Tensor) -> tuple[PlannedUpdate, ...]:
     if changed:
         raise PluginError(
             f"{method.name}: steps() changed the attribute {', '.join(changed)}",
-            hint="a Python value freezes when a step is replayed as a graph: keep state in a buffer, and anneal with "
-            "model.progress",
+            hint="keep state in a buffer, so that a checkpoint holds it, and anneal with model.progress",
         )
     if not planned:
         raise PluginError(
@@ -98,15 +99,21 @@ def advance(generator: Iterator[Update], name: str) -> Update:
 def untouched(model: Model) -> Iterator[None]:
     """Weights, buffers, gradients and random streams of the block are rolled back."""
     device = model.progress.device
-    saved = {name: value.clone() for name, value in model.state_dict(keep_vars=False).items()}
+    saved = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     with forked(device):
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, value in model.state_dict(keep_vars=True).items():
-                    value.copy_(saved[name])
+                for name, tensor in _tensors(model):
+                    tensor.copy_(saved[name])
             model.zero_grad(set_to_none=True)
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, also those that are in no state_dict."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _modes() -> tuple[Any, ...]:
@@ -161,5 +168,5 @@ def _plain_state(method: nn.Module) -> dict[str, Any]:
         f"{prefix}.{key}".lstrip("."): copy.deepcopy(value)
         for prefix, module in method.named_modules()
         for key, value in vars(module).items()
-        if not key.startswith("_") and isinstance(value, _PLAIN)
+        if key not in _OWN and isinstance(value, _PLAIN)
     }

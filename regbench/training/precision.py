@@ -44,7 +44,10 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 
     On CPUs and MPS ``auto`` stays with fp32, so that a suite's cells are the same on every laptop.
     """
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    native = False
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # the question is put to the current device
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return "bf16" if native else "fp32"
     if name == "bf16" and device.type == "cuda" and not native:

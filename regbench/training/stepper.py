@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from regbench.api import AdamOptions
 from regbench.errors import PluginError
 from regbench.model import Model
-from regbench.training.discover import PlannedUpdate, advance, discover, parameters_of
+from regbench.training.discover import PlannedUpdate, advance, discover, parameters_of, untouched
 from regbench.training.precision import Precision, autocast
 
 WARMUP = "warmup"
@@ -80,10 +80,22 @@ class Stepper:
         self.precision = precision
         self.device = model.progress.device
         self.updates = discover(model, x_BCHW)
+        if precision == "bf16":
+            self._rehearse(x_BCHW)
         self._shared = parameters_of([*model.encoding, model.decoder])
         self._overrides = dict(model.regularizer.optimizers())
         self.optimizers = self._build(adam)
         self._warmup = self._warmup_optimizer(adam)
+
+    def _rehearse(self, x_BCHW: Tensor) -> None:
+        """One more dry run, in reduced precision: what fails there shall fail now, not after the warm-up."""
+        name = self.model.regularizer.name
+        with untouched(self.model):
+            generator = self.model.regularizer.steps(self.model, x_BCHW)
+            for planned in self.updates:
+                with autocast(self.device, self.precision):
+                    update = advance(generator, name)
+                torch.autograd.grad(update.loss, planned.parameters)
 
     def _build(self, adam: AdamSettings) -> dict[str, torch.optim.Adam]:
         groups: dict[str, dict[int, nn.Parameter]] = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 from regbench.data.batches import Batches
 from regbench.errors import Diverged
 from regbench.model import LossScale, Model
-from regbench.modes import full_float32
+from regbench.modes import deterministic_convolutions, full_float32, synchronize
 from regbench.seeding import derive
 from regbench.training.precision import Precision
 from regbench.training.stepper import AdamSettings, Meter, Stepper
@@ -46,7 +46,7 @@ class Trainer:
         self.optimizer_steps = 0
         self.device = model.progress.device
         model.train()
-        with full_float32():
+        with full_float32(), deterministic_convolutions():
             example = next(batches.epoch(seed, 0, settings.batch_size))
             self.stepper = Stepper(model, settings.adam, settings.precision, example)
         self.batches_per_epoch = len(batches) // settings.batch_size
@@ -62,16 +62,16 @@ class Trainer:
         Raises :class:`regbench.errors.Diverged` if any recorded value is not finite; its ``row`` is attached.
         """
         phase = self.phase(epoch)
-        with full_float32():
+        with full_float32(), deterministic_convolutions():
             if epoch == self.settings.warmup + 1:
                 self._begin_regularization()
             _seed_noise(derive(self.seed, "noise", epoch))
             meter = Meter()
-            self._synchronize()
+            synchronize(self.device)
             started = time.perf_counter()
             self._train(epoch, phase, meter)
             read = meter.read()
-            self._synchronize()
+            synchronize(self.device)
         row: dict[str, Any] = {
             "epoch": epoch,
             "phase": phase,
@@ -112,10 +112,6 @@ class Trainer:
 
     def _set_up_batches(self) -> Iterator[Tensor]:
         yield from self.batches.sequential(self.settings.batch_size)
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on, besides (seed, epoch)."""

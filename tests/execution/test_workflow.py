@@ -20,7 +20,7 @@ import regbench
 from regbench.cell import settings_of
 from regbench.data.digits import Digits
 from regbench.data.split import prepare
-from regbench.errors import DataError, PluginError, SuiteError, UsageError
+from regbench.errors import CellsFailed, DataError, PluginError, StoreError, SuiteError, UsageError
 from regbench.evaluation import metrics as bundled_metrics
 from regbench.model import build_model
 from regbench.plugins import registry
@@ -105,8 +105,9 @@ def test_a_failing_and_a_diverging_cell_stop_nobody(place: Path) -> None:
         + FALLING.format(label="explodes", options="explode = true")
         + AE
     )
-    finished = run(place, methods)
-    falls, explodes, ae = finished.cells
+    with pytest.raises(CellsFailed, match="2 of 3 cells failed"):
+        run(place, methods)
+    falls, explodes, ae = Run.open(place / "runs" / "tiny").cells
     assert (falls.status, explodes.status, ae.status) == ("failed", "diverged", "done")
     assert "I fell" in falls.outcome["reason"]
     assert "RuntimeError" in falls.outcome["traceback"]
@@ -115,7 +116,8 @@ def test_a_failing_and_a_diverging_cell_stop_nobody(place: Path) -> None:
     frame = regbench.load_results("tiny")
     assert list(frame["status"]) == ["failed", "diverged", "done"], "failed cells stay visible as rows"
     again: list[Any] = []
-    run(place, methods, events=again)
+    with pytest.raises(CellsFailed, match="digits explodes seed 0: diverged"):
+        run(place, methods, events=again)
     started = [event.cell for event in again if type(event).__name__ == "CellStarted"]
     assert started == ["digits falls seed 0"], "a failed cell is tried again, a diverged one is not"
 
@@ -130,6 +132,26 @@ def test_force_runs_again_and_sets_the_old_result_aside(place: Path) -> None:
     assert second.cells[1].result == first.cells[1].result
     with pytest.raises(UsageError, match="the pattern 'VAE' fits no cell"):
         run(place, force=["VAE"])
+
+
+def test_a_forced_rerun_that_fails_is_said_and_keeps_the_earlier_result(place: Path) -> None:
+    before = run(place).cells[1]
+    spare = PLUGIN.replace("class Falling", "import os\n\n\nclass Falling").replace(
+        "if self.options.fall:", 'if os.environ.get("FALL"):'
+    )
+    run(place, plugin=spare)
+    os.environ["FALL"] = "1"
+    events: list[Any] = []
+    try:
+        with pytest.raises(
+            CellsFailed, match=r"good seed 0: failed: RuntimeError: I fell; its earlier result stays"
+        ):
+            run(place, plugin=spare, force=["good"], events=events)
+    finally:
+        del os.environ["FALL"]
+    assert (events[-1].done, events[-1].failed) == (1, 1)
+    cells = Run.open(place / "runs" / "tiny").cells
+    assert cells[1].result["metrics"] == before.result["metrics"]
 
 
 def test_only_leaves_the_others_out(place: Path) -> None:
@@ -177,6 +199,71 @@ def test_a_new_metric_is_measured_from_the_saved_weights(place: Path) -> None:
     assert "psnr" in after.result["metrics"]["mean"]
     assert after.result["cost"] == before.result["cost"]
     assert after.history == before.history
+
+
+METRIC = '''
+import regbench
+
+
+class Scaled(regbench.Metric):
+    """A multiple of the squared error."""
+
+    name, label, better, definition = "scaled", "scaled", "lower", "made up"
+
+    def per_image(self, x_BCHW, logits_BCHW):
+        return FACTOR * (x_BCHW - logits_BCHW.sigmoid()).pow(2).flatten(1).mean(1)
+
+
+@regbench.hookimpl
+def regbench_metrics():
+    return [Scaled]
+'''
+
+
+def test_a_metric_whose_code_has_changed_is_measured_again(place: Path) -> None:
+    suite = write_suite(place, AE, metrics='["mse", "scaled"]')
+    plugin = write_plugin(place, METRIC.replace("FACTOR", "2"))
+    result = regbench.run(suite, device="cpu", plugins=[plugin]).cells[0].result["metrics"]["mean"]
+    assert result["scaled"] == pytest.approx(2 * result["mse"], rel=1e-5)
+    write_plugin(place, METRIC.replace("FACTOR", "3"))
+    again = regbench.run(suite, device="cpu", plugins=[plugin]).cells[0].result["metrics"]["mean"]
+    assert again["scaled"] == pytest.approx(3 * result["mse"], rel=1e-5)
+
+
+def test_a_metric_that_fails_does_so_before_the_training(place: Path) -> None:
+    suite = write_suite(place, AE, metrics='["mse", "scaled"]')
+    plugin = write_plugin(place, METRIC.replace("return FACTOR *", "raise RuntimeError('no')  #"))
+    with pytest.raises(CellsFailed, match="RuntimeError: no"):
+        regbench.run(suite, device="cpu", plugins=[plugin])
+    assert Run.open(place / "runs" / "tiny").cells[0].history == [], "not one epoch was trained"
+
+
+def test_altered_weights_are_not_measured_again(place: Path) -> None:
+    cell = run(place, AE, metrics='["mse"]').cells[0]
+    file = cell.result_dir / "weights.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(StoreError, match=r"weights.pt has been altered"):
+        run(place, AE, metrics='["mse", "psnr"]')
+
+
+def test_a_listener_that_raises_is_not_the_cells_fault(place: Path) -> None:
+    def listener(event: Any) -> None:
+        if type(event).__name__ == "EpochFinished":
+            raise ValueError("listener")
+
+    with pytest.raises(ValueError, match="listener"):
+        regbench.run(write_suite(place, AE), device="cpu", listener=listener)
+    assert Run.open(place / "runs" / "tiny").cells[0].status == "interrupted"
+
+
+def test_strange_files_in_the_store_disturb_nobody(place: Path) -> None:
+    cell = run(place, AE).cells[0]
+    for folder in (place / "runs" / "tiny" / "cells", cell.directory / "attempts"):
+        (folder / ".DS_Store").write_text("x")
+        (folder / "a folder").mkdir()
+    assert run(place, AE, force=["AE"]).cells[0].status == "done"
 
 
 def test_a_suite_that_names_a_broken_plugin_stops_before_any_training(place: Path) -> None:
