@@ -132,6 +132,21 @@ class Branches(L2):
         return code_BD, {"size": self.options.weight * large.pow(2).sum()}
 
 
+class Lists(L2):
+    def forward(self, code_BD: Tensor, h_BF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        first = code_BD[0].detach().tolist()[0]
+        return code_BD, {"size": self.options.weight * first**2 * code_BD.pow(2).sum(1).mean()}
+
+
+class CountsInPrivate(L2):
+    def build(self, dims: Any) -> None:
+        self._calls = 0
+
+    def forward(self, code_BD: Tensor, h_BF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self._calls += 1
+        return code_BD, {"size": self.options.weight * code_BD.pow(2).sum(1).mean()}
+
+
 class UnnamedPrior(L2):
     def sample(self, n: int) -> Tensor:
         return torch.randn(n, self.dims.latent)
@@ -182,6 +197,8 @@ class NotInBfloat16(L2):
         (HiddenState, "a training that is saved", "after saving and loading, training went on differently"),
         (Waits, "a step never makes the host wait", ".item()"),
         (Branches, "a step never makes the host wait", "boolean indexing"),
+        (Lists, "a step never makes the host wait", ".tolist()"),
+        (CountsInPrivate, "losses and gradients", "changed the attribute _calls"),
         (UnnamedPrior, "sample(n) gives", "`prior` does not say from what"),
         (NoSamples, "sample(n) gives", "sample() gives nothing"),
         (WrongSamples, "sample(n) gives", "sample(5) has shape (5, 2)"),

@@ -52,22 +52,25 @@ app.add_typer(new.app, name="new")
 def main() -> int:
     """Run the command line and return its exit code: see :mod:`regbench.errors`."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except RegbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (`regbench ... | head`): nothing is left to say, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception:
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(
+            error, "exit_code"
+        ):  # a fault of the command line, found by typer
+            error.show()
+            return int(error.exit_code)
         print("This is a bug of regbench; please report it with the traceback below.", file=sys.stderr)
         raise
-    return 0
+    return code if isinstance(code, int) else 0

@@ -156,11 +156,7 @@ def _options(console: Any, plugin: Plugin) -> None:
     for column in ("option", "type", "default", "what it does"):
         table.add_column(column, overflow="fold")
     for name, schema in plugin.cls.Options.model_json_schema().get("properties", {}).items():
-        kind = (
-            schema.get("type")
-            or " | ".join(str(v) for v in schema.get("enum", ()))
-            or "see the documentation"
-        )
+        kind = _kind(schema)
         table.add_row(
             *(
                 _plain(cell)
@@ -168,6 +164,15 @@ def _options(console: Any, plugin: Plugin) -> None:
             )
         )
     console.print(table)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """The type in a JSON Schema, in a few words."""
+    if "anyOf" in schema:
+        return " | ".join(_kind(each) for each in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(repr(value) for value in schema.get("enum", [schema.get("const")]))
+    return str(schema.get("type", "any")).replace("null", "none")
 
 
 def _broken(console: Any, found: Registry, traceback: bool) -> None:

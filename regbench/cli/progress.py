@@ -60,7 +60,7 @@ def _finished(event: Any) -> str:
 
 
 class _Plain:
-    """One plain line per event; of the epochs only the last of each phase and one every half minute."""
+    """One plain line per event; of the epochs one every half minute."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0

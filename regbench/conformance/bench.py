@@ -5,10 +5,10 @@ Shape suffixes: B batch, C channels, H height, W width, D latent units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from sklearn.datasets import load_digits
@@ -135,9 +135,31 @@ class HostSyncFinder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
     )
 
+    LEAVING = ("tolist", "cpu", "numpy", "__array__")
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
+
+    def __enter__(self) -> Self:
+        # These leave the device without an operation that a dispatch mode would see.
+        self._originals = {name: getattr(Tensor, name) for name in self.LEAVING}
+        for name, original in self._originals.items():
+            setattr(Tensor, name, self._noting(name, original))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        for name, original in self._originals.items():
+            setattr(Tensor, name, original)
+
+    def _noting(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.found.append(f".{name}()")
+            return original(*args, **kwargs)
+
+        return noted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

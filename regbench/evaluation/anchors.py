@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST_PCA = 12_288
+"""Values of an image (64 x 64 in colour) up to which principal components are computed."""
 _CHUNK_BYTES = 64 << 20
 
 
@@ -21,9 +23,10 @@ class Anchors:
 
     mean_image_mse: float
     """Reconstruct every image as the mean training image."""
-    pca_mse: float
-    """Project on the first principal components of the training images."""
-    pca_mse_clipped: float
+    pca_mse: float | None
+    """Project on the first principal components of the training images; ``None`` for images of more than 12,288
+    values, whose covariance would take more than a gigabyte."""
+    pca_mse_clipped: float | None
     """The same, its pixel values clipped to [0, 1]."""
     pca_components: int
     """Number of components: the latent size, or all there are where that is fewer."""
@@ -40,6 +43,8 @@ def compute_anchors(train: NDArray[np.uint8], test: NDArray[np.uint8], component
     Principal components are the leading eigenvectors of the training covariance. Memory: a few float64
     matrices of P x P, and chunks of 64 MiB.
     """
+    if train[0].size > LARGEST_PCA:
+        return Anchors(mean_image_mse(train, test), None, None, 0, pixel_entropy(test))
     mean_P, vectors_PK = principal_components(train, components)
     pca_error = clipped_error = 0.0
     for x_NP in _chunks(test):

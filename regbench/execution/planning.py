@@ -120,7 +120,7 @@ def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
 
 
 def _finished(cell: PlannedCell, record: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
-    known = record.result["metric_sources"]
+    known = record.result.get("metric_sources", {})
     lacking = [name for name, source in metrics.items() if known.get(name) != source]
     if not lacking:
         return replace(cell, state="finished", why="its result is in the store")

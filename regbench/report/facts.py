@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regbench.report.numbers import plain
-from regbench.store.records import CellRecord, Run, read_json
+from regbench.store.records import CellRecord, Run, attempt_number, read_json
 
 PRIVATE = ("cell", "command", "host", "started")
 """Parts of an attempt's record that differ from cell to cell, or that a published report should not tell."""
@@ -165,8 +165,8 @@ class Facts:
 
     @cached_property
     def _attempts(self) -> list[dict[str, Any]]:
-        """Records of the latest attempt of each cell that has one."""
-        return [dict(read_json(file)) for cell in self.run.cells if (file := _latest_attempt(cell))]
+        """Records of the attempt behind each cell, where there is one."""
+        return [dict(read_json(file)) for cell in self.run.cells if (file := _attempt_of(cell))]
 
 
 def distinct(values: Iterable[Any]) -> list[str]:
@@ -179,9 +179,14 @@ def shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if value is not None else "none"
 
 
-def _latest_attempt(cell: CellRecord) -> Path | None:
-    files = cell.directory.glob("attempts/*/attempt.json")
-    return max(files, key=lambda file: int(file.parent.name.split("-")[0]), default=None)
+def _attempt_of(cell: CellRecord) -> Path | None:
+    """The attempt that made the result; where there is none, the latest."""
+    attempts = cell.directory / "attempts"
+    made: str | None = cell.result.get("attempt") if cell.status == "done" else None
+    if made is not None and (attempts / made / "attempt.json").is_file():
+        return attempts / made / "attempt.json"
+    files = attempts.glob("*/attempt.json")
+    return max(files, key=lambda file: attempt_number(file.parent), default=None)
 
 
 def _table(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -34,7 +34,12 @@ Group = Literal["metric", "cost", "diagnostic"]
 _COST_QUANTITIES: tuple[tuple[str, str, Better, str], ...] = (
     ("optimizer_steps", "steps", "lower", "optimizer steps of the whole training"),
     ("device_seconds", "device-seconds", "lower", "time spent training on the device"),
-    ("peak_memory_bytes", "peak memory (MiB)", "lower", "largest memory in use during training"),
+    (
+        "peak_memory_bytes",
+        "peak memory (MiB)",
+        "lower",
+        "largest memory on the GPU; without one, of the whole process",
+    ),
     ("images_per_second", "images/s", "higher", "training images per second"),
 )
 _DIAGNOSTICS = {

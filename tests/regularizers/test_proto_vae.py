@@ -297,7 +297,10 @@ def test_steps_wait_for_nothing(options: dict[str, Any], batches: Batches) -> No
 
 def test_warns_where_prototype_masses_are_off() -> None:
     method = ProtoVAE(ProtoVAE.Options(prototypes=3), Dims(4, 8, 1, 8))
-    rows: list[dict[str, Any]] = [{"log_max": {}}, *({"log_max": {"prototype_mass_deviation": value}} for value in (0.01, 0.5, 0.03))]
+    rows: list[dict[str, Any]] = [
+        {"log_max": {}},
+        *({"log_max": {"prototype_mass_deviation": value}} for value in (0.01, 0.5, 0.03)),
+    ]
     (warning,) = method.warnings(rows)
     assert "off by up to 50%" in warning
     assert "more than 2% in 2 of 3 regularized epochs, at 200 Sinkhorn iterations" in warning

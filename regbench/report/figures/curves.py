@@ -64,7 +64,7 @@ def _draw(
         epoch_axis(ax, cells, note=True)
     axes[0].set_ylabel("MSE")
     for name, label in ANCHORS.items():
-        if low < anchors.get(name, 0.0) < high:
+        if low < (anchors.get(name) or 0.0) < high:
             reference_line(axes[0], anchors[name], label)
     legend(canvas, methods, look_of)
     return canvas
@@ -95,8 +95,8 @@ def _caption(dataset: str, cells: list[CellRecord], anchors: Mapping[str, float]
         text += " Thin lines are single runs that did not finish; a cross marks where one failed or diverged."
     text += " Shaded: the warm-up on the reconstruction alone."
     if anchors:
-        text += (
-            f" For comparison, the mean image has a test MSE of {anchors['mean_image_mse']:.3g} and PCA with"
-            f" {anchors['pca_components']} components {anchors['pca_mse']:.3g} (dashed, where in range)."
-        )
+        text += f" For comparison, the mean image has a test MSE of {anchors['mean_image_mse']:.3g}"
+        if anchors.get("pca_mse") is not None:
+            text += f" and PCA with {anchors['pca_components']} components {anchors['pca_mse']:.3g}"
+        text += " (dashed, where in range)."
     return text
