@@ -20,7 +20,7 @@ PACKAGE = Path(regbench.__file__).parent
 LAYERS: list[set[str]] = [
     {"__main__", "cli"},
     {"testing", "conformance", "scaffold"},
-    {"workflow", "run", "cell", "execution"},
+    {"workflow", "estimate", "execution", "cell", "assess"},
     {"report"},
     {"suite"},
     {"training"},
@@ -138,10 +138,11 @@ def test_imports_point_down() -> None:
 
 
 def test_no_import_cycles() -> None:
+    """On import: a function may still import what lies beside its module."""
     graph: dict[str, set[str]] = {}
     for found in IMPORTS:
         target = own(found.target)
-        if found.module and target and target != found.module:
+        if found.module and found.top_level and target and target != found.module:
             graph.setdefault(found.module, set()).add(target)
     try:
         graphlib.TopologicalSorter(graph).prepare()
