@@ -153,7 +153,9 @@ def test_declared_dependencies_are_the_imported_ones(project: Path, package: Pat
     declared = {re.split(r"[^\w-]", line)[0] for line in metadata["dependencies"]}
     optional = {re.split(r"[^\w-]", line)[0] for line in extras}
     homes = importlib.metadata.packages_distributions()
-    imported = {home.lower().replace("_", "-") for name in imported_by(package) for home in homes.get(name, [name])}
+    imported = {
+        home.lower().replace("_", "-") for name in imported_by(package) for home in homes.get(name, [name])
+    }
     assert declared <= imported, f"declared but never imported: {declared - imported}"
     assert imported <= declared | optional, f"imported but not declared: {imported - declared - optional}"
 
