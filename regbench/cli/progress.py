@@ -73,9 +73,7 @@ class _Plain:
 
     def _SuiteStarted(self, event: Any) -> str:
         self._todo = event.todo
-        cached = event.cells - event.todo
-        todo = f"{event.todo} of {event.cells} cells to run ({cached} need none)"
-        return f"{event.suite}: {todo} on {event.device}, in {event.run}"
+        return f"{event.suite}: {event.todo} of {event.cells} cells to run on {event.device}, in {event.run}"
 
     def _CellStarted(self, event: Any) -> str:
         self._quiet_until = time.monotonic() + 30

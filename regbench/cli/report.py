@@ -40,7 +40,8 @@ def report(
             print(what, file=sys.stderr, flush=True)
 
     written = write_report(Run.open(find_run(run, runs_dir)), out, plugins=plugin or (), progress=tell)
-    print_tables(written.tables)
+    # What fits a terminal; costs, latent space and figures are in the files.
+    print_tables(written.tables, groups=("metric", "difference"))
     for file in (*written.texts, written.html, written.figures):
         print(file)
     if written.failures:

@@ -81,7 +81,7 @@ def test_plain_lines_without_a_terminal_json_and_quiet(
     assert call(monkeypatch, "run", suite, "--device", "cpu") == 0
     out, err = capsys.readouterr()
     assert out == "", "progress goes to stderr"
-    assert "tiny: 1 of 1 cells to run (0 need none) on cpu" in err
+    assert "tiny: 1 of 1 cells to run on cpu, in runs/tiny" in err
     assert "[1/1] digits AE seed 0: done in" in err
     assert "\x1b" not in err, "no escape codes without a terminal"
     assert call(monkeypatch, "run", suite, "--device", "cpu", "--force", "AE", "--json") == 0
