@@ -50,7 +50,7 @@ def duration(seconds: float) -> str:
 
 
 def _losses(losses: Any) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    return "  ".join(f"{name} {value + 0.0:.4g}" for name, value in losses.items())  # -0.0 + 0.0 = 0.0
 
 
 def _finished(event: Any) -> str:
