@@ -52,7 +52,7 @@ app.add_typer(new.app, name="new")
 def main() -> int:
     """Run the command line and return its exit code: see :mod:`regbench.errors`."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="regbench", standalone_mode=False)
     except RegbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:

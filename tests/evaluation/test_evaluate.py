@@ -122,9 +122,13 @@ def test_full_float32_is_asked_for_inside_and_put_back_after() -> None:
 
 def test_no_batch_waits_for_the_device() -> None:
     model, images = small_model(Noisy), random_images(60)
-    with HostSyncFinder() as finder:
-        evaluate_reconstruction(model, images, METRICS, sampling=True, seed=0, batch_size=4)
-    assert finder.found == []
+    waits = []
+    for batch_size in (60, 4):
+        with HostSyncFinder() as finder:
+            evaluate_reconstruction(model, images, METRICS, sampling=True, seed=0, batch_size=batch_size)
+        waits.append(finder.found)
+    one_batch, many_batches = waits
+    assert many_batches == one_batch  # what is fetched once, at the end
 
 
 def test_ssim_is_audited_on_32_images_of_the_evaluation_itself(monkeypatch: pytest.MonkeyPatch) -> None:
