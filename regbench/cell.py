@@ -29,7 +29,7 @@ from regbench.execution.events import EpochFinished, Listener
 from regbench.execution.interrupt import Stop
 from regbench.model import Model, build_model
 from regbench.modes import forked
-from regbench.nets import NetShape
+from regbench.nets import NetShape, forward_flops
 from regbench.plugins import Registry
 from regbench.store.provenance import device_name, provenance
 from regbench.store.records import SCHEMA, CellRecord, Outcome
@@ -109,6 +109,12 @@ def settings_of(spec: CellSpec) -> tuple[NetShape, TrainingSettings]:
         loss_scale=training["loss_scale"],
     )
     return shape, settings
+
+
+def step_flops(spec: CellSpec) -> float:
+    """Operations of one optimizer step: forward, and about twice that backward."""
+    shape, settings = settings_of(spec)
+    return 3.0 * forward_flops(shape) * settings.batch_size
 
 
 class ListenerFailed(BaseException):

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from regbench.api import Regularizer
-from regbench.cell import settings_of
+from regbench.cell import settings_of, step_flops
 from regbench.data.batches import Batches
 from regbench.data.split import SplitSizes, split_sizes
 from regbench.errors import PluginError, RegbenchError
@@ -23,7 +23,7 @@ from regbench.evaluation.evaluate import quick_mse
 from regbench.evaluation.selection import curve_epochs
 from regbench.execution.planning import PlannedCell
 from regbench.model import build_model
-from regbench.modes import deterministic_convolutions, forked, full_float32, synchronize
+from regbench.modes import deterministic_convolutions, forked, full_float32, synchronize, threads
 from regbench.plugins import Registry
 from regbench.suite.cells import CellSpec, canonical, dataset_of
 from regbench.training.stepper import Meter
@@ -57,7 +57,12 @@ def estimate(
             split = split_sizes(sizes, spec.train_images, spec.test_images)
             method = registry.regularizer(spec.regularizer).cls
             try:
-                with forked(device), full_float32(), deterministic_convolutions():
+                with (
+                    forked(device),
+                    full_float32(),
+                    deterministic_convolutions(),
+                    threads(device, step_flops(spec)),
+                ):
                     kinds[kind] = _probe(spec, split, method, device)
             except RegbenchError:
                 raise

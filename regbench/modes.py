@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+WORTH_SHARING = 5e9
+"""Operations of a training step from which on several CPU threads help."""
+
 
 @contextmanager
 def forked(device: torch.device, seed: int | None = None) -> Iterator[None]:
@@ -59,6 +62,22 @@ def deterministic_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def threads(device: torch.device, flops: float) -> Iterator[None]:
+    """One CPU thread inside the block where a training step's ``flops`` are too few to be shared.
+
+    Several threads then wait for each other longer than they work, ten times longer where another process is
+    busy. It also makes the numbers of small nets independent of the number of cores.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and flops < WORTH_SHARING:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def synchronize(device: torch.device) -> None:

@@ -42,6 +42,21 @@ def decoder_widths(widths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(last >> (block + 1), last // 4, 1) for block in range(len(widths)))
 
 
+def forward_flops(shape: NetShape) -> int:
+    """Floating-point operations of reconstructing one image, a multiply-add counted as two."""
+    taps, flops, channels, side = shape.kernel**2, 0, shape.channels, shape.side
+    for width in shape.widths:
+        side //= 2
+        flops += side**2 * taps * channels * width
+        channels = width
+    map_values = channels * side**2
+    flops += map_values * shape.features + shape.features * shape.latent + shape.latent * map_values
+    for width in decoder_widths(shape.widths):
+        flops += side**2 * taps * channels * width
+        channels, side = width, 2 * side
+    return 2 * (flops + side**2 * 9 * channels * shape.channels)
+
+
 class Encoder(nn.Module):
     """Stride-2 convolutions with ReLU, then a dense layer: x_BCHW -> h_BF."""
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from regbench.model import build_model
-from regbench.nets import NetShape, SharedAutoencoder, decoder_widths
+from regbench.modes import threads
+from regbench.nets import NetShape, SharedAutoencoder, decoder_widths, forward_flops
 from regbench.plugins import registry
 from regbench.seeding import derive
 
@@ -26,6 +27,31 @@ def test_cost_of_a_training_step_is_the_papers(
         logits_BCHW = net.decoder(net.code(net.encoder(x_BCHW)))
         F.binary_cross_entropy_with_logits(logits_BCHW, x_BCHW).backward()  # type: ignore[no-untyped-call]
     assert counter.get_total_flops() / 2 / 1e9 == pytest.approx(giga, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        NetShape(1, 28, 256, 256, (128, 256)),
+        NetShape(3, 32, 20, 30, (4, 8, 16), kernel=3),
+        NetShape(1, 16, 5, 7, (8,), kernel=5),
+    ],
+)
+def test_operations_are_counted_as_torch_counts_them(shape: NetShape) -> None:
+    net = SharedAutoencoder(shape)
+    x_BCHW = torch.rand(3, shape.channels, shape.side, shape.side)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.decoder(net.code(net.encoder(x_BCHW)))
+    assert counter.get_total_flops() == 3 * forward_flops(shape)
+
+
+def test_small_nets_run_on_one_thread() -> None:
+    before = torch.get_num_threads()
+    with threads(torch.device("cpu"), 1e6):
+        assert torch.get_num_threads() == 1
+    with threads(torch.device("cpu"), 1e12):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5, 6])

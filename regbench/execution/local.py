@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from regbench.assess import CellData
-from regbench.cell import run_cell
+from regbench.cell import run_cell, step_flops
 from regbench.data.split import prepare
 from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
 from regbench.execution.events import CellFinished, CellStarted, Listener
 from regbench.execution.interrupt import Stop
 from regbench.execution.planning import PlannedCell
+from regbench.modes import threads
 from regbench.plugins import Registry
 from regbench.store.records import Outcome, Run
 from regbench.store.writer import RunWriter
@@ -74,17 +75,18 @@ class LocalExecutor:
 
     def _run_one(self, cell: PlannedCell, run: Run) -> Outcome:
         data = self._data(cell, run)
-        return run_cell(
-            cell.spec,
-            data,
-            self.metrics,
-            self.registry,
-            self.device,
-            self.writer.cell(cell.slug),
-            self.emit,
-            replace=cell.replace,
-            remeasure=cell.state == "remeasure",
-        )
+        with threads(self.device, step_flops(cell.spec)):
+            return run_cell(
+                cell.spec,
+                data,
+                self.metrics,
+                self.registry,
+                self.device,
+                self.writer.cell(cell.slug),
+                self.emit,
+                replace=cell.replace,
+                remeasure=cell.state == "remeasure",
+            )
 
     def _data(self, cell: PlannedCell, run: Run) -> CellData:
         """The cell's data set on the device; the last one is kept, as a suite's cells come data set by data set."""
