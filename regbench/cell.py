@@ -58,7 +58,8 @@ def run_cell(
     ``replace``: a result is there; it is set aside once the new one is complete. ``remeasure``: evaluate the
     weights of that result, and keep its history and costs.
 
-    A failure of the cell ends in its outcome; only ``StoreError`` (disk) and ``Stop`` (a signal) come through.
+    A failure of the cell ends in its outcome; only ``StoreError`` (disk), ``Stop`` (a signal) and
+    ``ListenerFailed`` come through.
     """
     attempt = writer.begin(spec.key(), {"cell": spec.id, "engine": ENGINE, **provenance(device)})
     work = _Work(spec, data, metrics, registry, device, attempt, emit)

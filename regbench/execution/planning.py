@@ -68,7 +68,8 @@ def plan_cells(
     check_patterns(specs, force)
     cells = run / "cells"
     present = {path.name[-16:]: path for path in cells.iterdir() if path.is_dir()} if cells.is_dir() else {}
-    other = _by_key(path for id16, path in present.items() if id16 not in {spec.id16 for spec in specs})
+    named = {spec.id16 for spec in specs}
+    other = _by_key(path for id16, path in present.items() if id16 not in named)
     return [
         _plan_cell(spec, present.get(spec.id16), cells, other, metrics, matches(spec, force), accept_stale)
         for spec in specs
@@ -139,7 +140,7 @@ def _accepted(cell: PlannedCell, old: CellRecord, metrics: Mapping[str, str]) ->
 
 def _at(record: CellRecord, directory: Path) -> CellRecord:
     """The same cell, read from another directory."""
-    return CellRecord(record.id, record.method, record.dataset, record.seed, record.key, directory)
+    return replace(record, directory=directory)
 
 
 def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None) -> PlannedCell:

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from regbench.modes import full_float32
 
@@ -42,7 +43,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 # A custom operator is opaque to torch.compile, which could not trace the switching of the flags, and its
 # backward pass goes through the same door.
-@torch.library.custom_op("regbench::ieee_matmul", mutates_args=())
+@custom_op("regbench::ieee_matmul", mutates_args=())
 def _ieee_matmul(a_NM: Tensor, b_MP: Tensor) -> Tensor:
     with full_float32(), torch.autocast(a_NM.device.type, enabled=False):
         return a_NM @ b_MP
