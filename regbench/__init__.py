@@ -16,6 +16,7 @@ _HOME = {
     "Field": "regbench.api",
     "Options": "regbench.api",
     "Regularizer": "regbench.api",
+    "Search": "regbench.api",
     "Update": "regbench.api",
     "Model": "regbench.model",
     "hookimpl": "regbench.hookspecs",
@@ -53,6 +54,7 @@ __all__ = [
     "Options",
     "RegbenchError",
     "Regularizer",
+    "Search",
     "Sizes",
     "Update",
     "hookimpl",
@@ -66,7 +68,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from regbench import ops
-    from regbench.api import AdamOptions, Dims, Field, Options, Regularizer, Update
+    from regbench.api import AdamOptions, Dims, Field, Options, Regularizer, Search, Update
     from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes
     from regbench.errors import RegbenchError
     from regbench.evaluation.metric import Metric

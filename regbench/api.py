@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from regbench.model import Model
 
-__all__ = ["AdamOptions", "Dims", "Field", "Options", "Regularizer", "Update"]
+__all__ = ["AdamOptions", "Dims", "Field", "Options", "Regularizer", "Search", "Update"]
 
 
 class Options(BaseModel):
@@ -37,6 +37,32 @@ class AdamOptions(BaseModel):
     lr: float | None = Field(None, gt=0, description="learning rate")
     betas: tuple[float, float] | None = Field(None, description="decay rates of the two moment estimates")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty added to the gradient")
+
+
+class Search(BaseModel):
+    """What tuning may try for one option: a range of numbers, or a list of choices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    low: float | None = None
+    """Smallest value of a range."""
+    high: float | None = None
+    """Largest value of a range."""
+    log: bool = True
+    """Whether a range is searched on a logarithmic scale."""
+    choices: tuple[bool | int | float | str, ...] | None = Field(None, min_length=1)
+    """The values, where there is no range."""
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None:
+                raise ValueError("expected either low and high, or choices")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("expected low < high, like { low = 0.01, high = 10 }, or choices = [...]")
+        elif self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0; set log = false")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +119,8 @@ class Regularizer(nn.Module, ABC):
     """Where the method comes from, e.g. ``arXiv:1312.6114``."""
     prior: ClassVar[str] = ""
     """What :meth:`sample` draws from, in words; empty where the method has no prior of its own."""
+    search: ClassVar[Mapping[str, Search]] = {}
+    """Which options a suite's ``[tuning]`` searches, and where: as a rule how hard the method regularizes."""
     Options: ClassVar[type[Options]] = Options
 
     options: Any
@@ -168,6 +196,13 @@ class Regularizer(nn.Module, ABC):
 
     def sample(self, n: int) -> Tensor | None:
         """Draw ``n`` codes z_ND from the method's prior on its own device; ``None``: it has no prior."""
+        return None
+
+    def sample_cluster(self, k_N: Tensor, scale: float = 1.0) -> Tensor | None:
+        """Draw one code of the prior of each cluster in ``k_N``: z_ND, the spread multiplied by ``scale``.
+
+        Scale 0 gives the centres. ``None``: the method's clusters have no prior of their own.
+        """
         return None
 
     def prototypes(self) -> Tensor | None:

@@ -16,7 +16,7 @@ from regbench.ops.kernels import (
     squared_distances,
 )
 from regbench.ops.precision import full_precision, matmul
-from regbench.ops.transport import prototype_mass_deviation, sinkhorn
+from regbench.ops.transport import equipartition, prototype_mass_deviation, sinkhorn
 
 __all__ = [
     "Bandwidth",
@@ -24,6 +24,7 @@ __all__ = [
     "InverseMultiquadraticKernel",
     "Kernel",
     "KernelName",
+    "equipartition",
     "full_precision",
     "kernel",
     "kl_to_standard_normal",

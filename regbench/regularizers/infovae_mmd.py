@@ -5,14 +5,14 @@ Shape suffixes: B batch, N samples, D latent units, F features.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
 import regbench
-from regbench import Dims, Field, Regularizer, ops
+from regbench import Dims, Field, Regularizer, Search, ops
 
 
 class InfoVAEMMD(Regularizer):
@@ -21,6 +21,7 @@ class InfoVAEMMD(Regularizer):
     name = "infovae-mmd"
     paper = "arXiv:1706.02262"
     prior = "N(0, I)"
+    search: ClassVar = {"weight": Search(low=1.0, high=1e5)}
 
     prior_mean_D: Tensor
 

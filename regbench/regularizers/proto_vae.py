@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import regbench
-from regbench import AdamOptions, Dims, Field, Model, Regularizer, Update, ops
+from regbench import AdamOptions, Dims, Field, Model, Regularizer, Search, Update, ops
+
+TOLERATED = 0.02
+"""A deviation of the prototype masses above this is warned of."""
 
 
 class ProtoVAE(Regularizer):
@@ -27,6 +30,7 @@ class ProtoVAE(Regularizer):
     name = "proto-vae"
     paper = "Prototypical Variational Autoencoders (anonymous submission)"
     prior = "N(v_k, I), k uniform"
+    search: ClassVar = {"mmd_lr": Search(low=1e-5, high=1e-2)}
 
     class Options(regbench.Options):
         """Options of ``proto-vae``."""
@@ -49,7 +53,10 @@ class ProtoVAE(Regularizer):
         epsilon: float = Field(0.05, gt=0, description="entropy weight of the Sinkhorn codes")
         temperature: float = Field(0.1, gt=0, description="temperature of the predicted assignments")
         sinkhorn_iterations: int | None = Field(
-            None, ge=1, description="Sinkhorn iterations; None: 200 for raw scores, 3 for cosine ones"
+            None,
+            ge=1,
+            description="Sinkhorn iterations; None: 200 for raw scores, in which epsilon falls from the scores' "
+            "range and whose result is rounded to equal masses; 3 plain ones for cosine scores, as in SwAV",
         )
         kernel: ops.KernelName = Field(
             "gaussian", description='kernel of the MMD; "imq" is WAE\'s multi-scale inverse multiquadratic'
@@ -90,11 +97,21 @@ class ProtoVAE(Regularizer):
             z_BD, v_KD = F.normalize(z_BD.float()), F.normalize(v_KD.float())
         return ops.matmul(z_BD, v_KD.T)
 
+    def codes(self, scores_BK: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Equipartitioned codes Q_BK, and what to record of how well Sinkhorn got there."""
+        epsilon = self.options.epsilon
+        if self.options.scores == "cosine":
+            codes_BK, found = ops.sinkhorn(scores_BK, epsilon=epsilon, iterations=self.iterations), {}
+        else:
+            codes_BK, moved = ops.equipartition(scores_BK, epsilon=epsilon, iterations=self.iterations)
+            found = {"rounded_share": moved}
+        return codes_BK, {"prototype_mass_deviation": ops.prototype_mass_deviation(codes_BK), **found}
+
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
         options = self.options
         if options.weight > 0:
             scores_BK = self.scores(model.encode(x_BCHW))
-            codes_BK = ops.sinkhorn(scores_BK, epsilon=options.epsilon, iterations=self.iterations)
+            codes_BK, deviations = self.codes(scores_BK)
             assignments_B = codes_BK.argmax(dim=1)
             agreement = (assignments_B == scores_BK.argmax(dim=1)).float().mean()
             yield Update(
@@ -103,7 +120,7 @@ class ProtoVAE(Regularizer):
                 updates=[*model.encoding, self.head],
                 optimizer=self._optimizer("prototypes"),
                 log={"assignment_agreement": agreement, "prototype_separation": self.separation()},
-                log_max={"prototype_mass_deviation": ops.prototype_mass_deviation(codes_BK)},
+                log_max=deviations,
             )
             mmd = ops.per_prototype_mmd(
                 model.encode(x_BCHW),
@@ -129,14 +146,20 @@ class ProtoVAE(Regularizer):
 
     def warnings(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
         """Says so where Sinkhorn's iterations did not bring the prototype masses within 2% of equipartition."""
-        worst = [row["log_max"]["prototype_mass_deviation"] for row in history if row["log_max"]]
-        if max(worst, default=0.0) <= 0.02:
-            return []
-        off = sum(value > 0.02 for value in worst)
-        return [
-            f"prototype masses were off by up to {max(worst):.0%} of equipartition, by more than 2% in {off} of "
-            f"{len(worst)} regularized epochs, at {self.iterations} Sinkhorn iterations"
-        ]
+        logged = [row["log_max"] for row in history if row["log_max"]]
+        found = []
+        for name, text in (
+            ("prototype_mass_deviation", "prototype masses were off by up to {:.0%} of equipartition"),
+            ("rounded_share", "rounding to equal prototype masses moved up to {:.0%} of a batch"),
+        ):
+            worst = [row[name] for row in logged if name in row]
+            if max(worst, default=0.0) > TOLERATED:
+                off = sum(value > TOLERATED for value in worst)
+                found.append(
+                    f"{text.format(max(worst))}, more than 2% in {off} of {len(worst)} regularized epochs, at "
+                    f"{self.iterations} Sinkhorn iterations"
+                )
+        return found
 
     def separation(self) -> Tensor:
         """|v_i - v_j| / sqrt(D), mean over the pairs of prototypes (0-d); 0 where there is one prototype."""
@@ -155,11 +178,12 @@ class ProtoVAE(Regularizer):
         means = KMeans(self.options.prototypes, n_init=10, random_state=random_state).fit(codes_ND.numpy())
         self.head.weight.data.copy_(torch.from_numpy(means.cluster_centers_))
 
-    def sample(self, n: int, scale: float = 1.0) -> Tensor:
-        """Draw ``n`` codes z_ND = v_k + scale x N(0, I) with k uniform; the method's prior has scale 1."""
-        v_KD = self.head.weight.detach()
-        k_N = torch.randint(len(v_KD), (n,), device=v_KD.device)
-        return v_KD[k_N] + scale * torch.randn(n, self.dims.latent, device=v_KD.device)
+    def sample(self, n: int) -> Tensor:
+        return self.sample_cluster(torch.randint(len(self.head.weight), (n,), device=self.head.weight.device))
+
+    def sample_cluster(self, k_N: Tensor, scale: float = 1.0) -> Tensor:
+        v_ND = self.head.weight.detach()[k_N]
+        return v_ND + scale * torch.randn_like(v_ND)
 
     def prototypes(self) -> Tensor:
         return self.head.weight.detach()

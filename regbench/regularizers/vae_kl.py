@@ -5,11 +5,13 @@ Shape suffixes: B batch, N samples, D latent units, F features.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 import regbench
-from regbench import Dims, Field, Regularizer, ops
+from regbench import Dims, Field, Regularizer, Search, ops
 
 
 class VAEKL(Regularizer):
@@ -18,6 +20,7 @@ class VAEKL(Regularizer):
     name = "vae-kl"
     paper = "arXiv:1312.6114"
     prior = "N(0, I)"
+    search: ClassVar = {"weight": Search(low=1e-2, high=1e2)}
     stochastic = True
 
     class Options(regbench.Options):

@@ -74,6 +74,65 @@ def test_no_gradient_flows() -> None:
     assert not ops.sinkhorn(_scores(0, 6, 3).requires_grad_()).requires_grad
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 12), st.floats(0.05, 1.0))
+def test_equipartition_is_the_optimum_that_long_plain_iterations_reach(
+    seed: int, batch: int, count: int, spread: float
+) -> None:
+    scores = _scores(seed, batch, count, spread)
+    codes, moved = ops.equipartition(scores)
+    expected = oracles.sinkhorn(scores.numpy(), 0.05, 20_000)
+    assert moved < 0.05
+    np.testing.assert_allclose(codes.numpy(), expected, atol=0.03 + 2 * moved.item())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 40),
+    st.integers(1, 60),
+    st.floats(0, 1000),
+    st.integers(1, 200),
+    st.floats(0.01, 1),
+)
+def test_equipartition_holds_both_marginals_whatever_the_scores(
+    seed: int, batch: int, count: int, spread: float, iterations: int, epsilon: float
+) -> None:
+    codes, moved = ops.equipartition(
+        _scores(seed, batch, count, spread), epsilon=epsilon, iterations=iterations
+    )
+    assert codes.min() >= 0
+    np.testing.assert_allclose(codes.sum(1).numpy(), 1, atol=1e-5)
+    np.testing.assert_allclose(codes.sum(0).numpy(), batch / count, rtol=1e-4, atol=1e-6)
+    assert 0 <= moved <= 1
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 6.0, 60.0])
+@pytest.mark.parametrize("count", [10, 50])
+def test_equipartition_reaches_the_best_transport_at_its_default_iterations(
+    spread: float, count: int
+) -> None:
+    """The value of the linear programme, solved by copies of the prototypes, is out of reach by epsilon log K only."""
+    batch = 4 * count
+    scores = _scores(5, batch, count, spread)
+    codes, moved = ops.equipartition(scores)
+    copies = np.repeat(scores.double().numpy(), 4, axis=1)
+    rows, columns = linear_sum_assignment(copies, maximize=True)
+    best = copies[rows, columns].sum()
+    found = (codes.double() * scores.double()).sum().item()
+    assert found <= best + 1e-3 * abs(best)
+    assert best - found <= batch * 0.05 * np.log(count) + 0.01 * best
+    assert moved < 0.02
+
+
+def test_rounding_moves_what_the_iterations_left_over() -> None:
+    scores = _scores(2, 64, 8, 6.0)
+    shares = [ops.equipartition(scores, iterations=n)[1].item() for n in (1, 20, 200, 2000)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.05
+    assert shares[-1] < 0.002
+
+
 def test_mass_deviation_is_relative() -> None:
     codes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert ops.prototype_mass_deviation(codes) == pytest.approx(0.5)
@@ -88,5 +147,6 @@ def test_mass_deviation_is_relative() -> None:
     ],
 )
 def test_wrong_arguments_are_named(scores: torch.Tensor, options: dict[str, float], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        ops.sinkhorn(scores, **options)  # type: ignore[arg-type]
+    for function in (ops.sinkhorn, ops.equipartition):
+        with pytest.raises(ValueError, match=named):
+            function(scores, **options)  # type: ignore[operator]
