@@ -42,7 +42,7 @@ def report(
     written = write_report(Run.open(find_run(run, runs_dir)), out, plugins=plugin or (), progress=tell)
     # What fits a terminal; costs, latent space and figures are in the files.
     print_tables(written.tables, groups=("metric", "difference"))
-    for file in (*written.texts, written.html, written.figures):
+    for file in (*written.texts, *written.numbers, written.html, written.figures):
         print(file)
     if written.failures:
         raise FiguresFailed(written.failures)

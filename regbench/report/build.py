@@ -14,6 +14,8 @@ from regbench.report.draw import NAME, FigureFailure, Picture, Progress, draw_fi
 from regbench.report.html import render
 from regbench.report.latex import to_latex
 from regbench.report.markdown import to_markdown
+from regbench.report.section import Section
+from regbench.report.sections import build_sections
 from regbench.report.summary import tidy
 from regbench.report.tables import Table, build_tables
 from regbench.store.files import write_bytes
@@ -21,6 +23,7 @@ from regbench.store.records import Run
 
 REPORTS = Path("reports")
 CAPTIONS = "captions.json"
+SECTIONS = "sections.json"
 
 
 class FiguresFailed(RegbenchError):
@@ -40,6 +43,7 @@ class Report:
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     failures: tuple[FigureFailure, ...]
+    sections: tuple[Section, ...] = ()
 
     @property
     def html(self) -> Path:
@@ -51,6 +55,11 @@ class Report:
         return tuple(self.directory / f"table.{ending}" for ending in ("csv", "md", "tex"))
 
     @property
+    def numbers(self) -> tuple[Path, ...]:
+        """The CSV files of the sections."""
+        return tuple(self.directory / _csv(section) for section in self.sections if section.frame is not None)
+
+    @property
     def figures(self) -> Path:
         """The directory with the pictures and their captions."""
         return self.directory / "figures"
@@ -59,7 +68,8 @@ class Report:
     def files(self) -> tuple[Path, ...]:
         """Every file of the report."""
         pictures = [file for picture in self.pictures for file in (picture.png, picture.pdf, picture.svg)]
-        return (*self.texts, self.html, *pictures, self.figures / CAPTIONS)
+        noted = (*self.numbers, self.directory / SECTIONS) if self.numbers else ()
+        return (*self.texts, *noted, self.html, *pictures, self.figures / CAPTIONS)
 
 
 def write_report(
@@ -71,6 +81,7 @@ def write_report(
 ) -> Report:
     """Write ``table.csv``, ``table.md``, ``table.tex``, ``report.html`` and ``figures/`` for a run.
 
+    Sections of the report have CSV files of their own (``claims.csv``, ...), listed in ``sections.json``.
     Unfinished runs get a report of what is there, in which the rest is named. Figures that cannot be drawn
     are named in the report and in ``Report.failures``, and do not raise.
 
@@ -87,20 +98,21 @@ def write_report(
     with _writing(figures):
         figures.mkdir(parents=True, exist_ok=True)
     progress("computing tables")
-    tables = build_tables(run)
+    tables, sections = build_tables(run), build_sections(run)
     pictures, failures = draw_figures(run, figures, plugins=plugins, progress=progress)
     _replace_captions(figures, pictures)
     progress("writing the report")
-    page = render(run, tables, pictures, failures, command=_command(run, out, plugins))
+    page = render(run, tables, pictures, failures, command=_command(run, out, plugins), sections=sections)
+    _replace_numbers(directory, sections)
     for name, content in (
         ("table.csv", tidy(run).to_csv(index=False)),
-        ("table.md", to_markdown(tables)),
-        ("table.tex", to_latex(tables)),
+        ("table.md", to_markdown(tables, sections)),
+        ("table.tex", to_latex(tables, sections)),
         ("report.html", page),
     ):
         with _writing(directory / name):
             write_bytes(directory / name, content.encode())
-    return Report(directory, tuple(tables), tuple(pictures), tuple(failures))
+    return Report(directory, tuple(tables), tuple(pictures), tuple(failures), tuple(sections))
 
 
 def _refuse_empty(run: Run) -> None:
@@ -131,11 +143,35 @@ def _replace_captions(figures: Path, pictures: Sequence[Picture]) -> None:
         for ending in ("png", "pdf", "svg"):
             (figures / f"{name}.{ending}").unlink(missing_ok=True)
     notes = {picture.name: {"kind": picture.kind, "caption": picture.caption} for picture in pictures}
-    write_bytes(file, (json.dumps(notes, indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(file, _as_json(notes))
+
+
+def _replace_numbers(directory: Path, sections: Sequence[Section]) -> None:
+    """Write the CSV files of the sections, and take away those of an earlier report that this one lacks."""
+    files = {section.file: section for section in sections if section.frame is not None}
+    with _writing(directory):
+        for name in _noted(directory / SECTIONS) - files.keys():
+            (directory / f"{name}.csv").unlink(missing_ok=True)
+        for section in files.values():
+            assert section.frame is not None
+            write_bytes(directory / _csv(section), section.frame.to_csv(index=False).encode())
+        if not files:
+            (directory / SECTIONS).unlink(missing_ok=True)
+            return
+        notes = {name: {"title": section.title} for name, section in files.items()}
+        write_bytes(directory / SECTIONS, _as_json(notes))
+
+
+def _csv(section: Section) -> str:
+    return f"{section.file}.csv"
+
+
+def _as_json(notes: object) -> bytes:
+    return (json.dumps(notes, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _noted(file: Path) -> set[str]:
-    """Names of the pictures that an earlier report noted; none where the file is not ours."""
+    """Names of the files that an earlier report noted; none where the note is not ours."""
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -19,6 +19,13 @@ class FigureOptions(BaseModel):
     """Base of a figure's options; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class SelectionOptions(FigureOptions):
+    """Base of the options of a figure that can be limited to some methods and data sets."""
+
+    methods: tuple[str, ...] = Field((), description="labels of the methods, in this order; empty: all")
+    datasets: tuple[str, ...] = Field((), description="labels of the data sets, in this order; empty: all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Figure(ABC):
     title: ClassVar[str] = ""
     """Heading in the report; empty: made from ``name``."""
     Options: ClassVar[type[FigureOptions]] = FigureOptions
+    selective: ClassVar[bool] = False
+    """Whether the options are :class:`SelectionOptions`: a suite's labels in them are checked when it is read."""
 
     options: Any
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from regbench import __version__
 from regbench.report.draw import FigureFailure, Picture
 from regbench.report.facts import Facts
+from regbench.report.section import Section
 from regbench.report.style import looks
 from regbench.report.table import Cell, Note, Table
 from regbench.store.records import Run
@@ -29,8 +30,9 @@ def render(
     failures: Sequence[FigureFailure],
     *,
     command: str,
+    sections: Sequence[Section] = (),
 ) -> str:
-    """The page. Everything from names, options and reasons is escaped by the template."""
+    """The page. Everything from names, options, claims and reasons is escaped by the template."""
     environment = Environment(
         loader=PackageLoader("regbench.report", "templates"),
         autoescape=True,
@@ -47,6 +49,8 @@ def render(
         suite=run.suite,
         facts=Facts(run),
         tables=tables,
+        leading=[section for section in sections if section.lead],
+        sections=[section for section in sections if not section.lead],
         shared=_shared(tables),
         figures=figures,
         failures=failures,

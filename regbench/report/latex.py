@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from regbench.report.section import Grid, Section
 from regbench.report.table import Cell, Group, Table
 
 _HEAD = r"""% Written by regbench. Compiles alone; to \input it, load booktabs and graphicx.
@@ -20,6 +21,8 @@ _HEAD = r"""% Written by regbench. Compiles alone; to \input it, load booktabs a
 """
 _TAIL = r"""\regbenchend
 """
+LONGEST_LINE = 36
+"""Characters of a cell above which it is broken into lines."""
 _COMMANDS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -80,9 +83,16 @@ _LATIN_CAPITALS = {"ETA": "H", "RHO": "P", "CHI": "X"}
 _OWN_CAPITALS = {"GAMMA", "DELTA", "THETA", "LAMDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA"}
 
 
-def to_latex(tables: Iterable[Table]) -> str:
-    """One floating table per data set and group of columns; method and label texts are escaped."""
-    floats = (_float(table, group, place) for place, table in enumerate(tables, 1) for group in table.groups)
+def to_latex(tables: Iterable[Table], sections: Sequence[Section] = ()) -> str:
+    """One floating table per data set and group of columns, and per grid of a section; all text is escaped.
+
+    Leading sections come before the tables, the others after them.
+    """
+    floats = (
+        *(text for section in sections if section.lead for text in _section(section)),
+        *(_group(table, group, place) for place, table in enumerate(tables, 1) for group in table.groups),
+        *(text for section in sections if not section.lead for text in _section(section)),
+    )
     return _HEAD + "\n".join(floats) + _TAIL
 
 
@@ -116,28 +126,68 @@ def _greek(character: str) -> str | None:
     return rf"$\{name.lower() if found[1] == 'SMALL' else name.capitalize()}$"
 
 
-def _float(table: Table, group: Group, place: int) -> str:
+def _section(section: Section) -> Iterator[str]:
+    """One float per grid; the section's text stands below the first."""
+    for place, grid in enumerate(section.grids, 1):
+        texts = (*((section.text,) if place == 1 else ()), *grid.notes)
+        yield _float(
+            f"{section.title}: {grid.caption}",
+            f"{section.id}-{place}",
+            _grid(grid),
+            [rf"\noindent {escape(text)}\par" for text in texts],
+        )
+
+
+def _group(table: Table, group: Group, place: int) -> str:
     part = table.pick(group)
+    return _float(
+        f"{table.dataset}: {table.heading(group)}",
+        f"{place}-{group}",
+        _tabular(part),
+        [rf"\noindent {_superscript(note.mark)} {escape(note.text)}\par" for note in part.notes],
+    )
+
+
+def _float(caption: str, label: str, tabular: Iterable[str], notes: Iterable[str]) -> str:
     return "\n".join(
         [
             r"\begin{table}[tbp]",
             r"\centering",
-            rf"\caption{{{escape(table.dataset)}: {escape(table.heading(group))}}}",
-            rf"\label{{tab:regbench-{place}-{group}}}",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\label{{tab:regbench-{label}}}",
             r"\par\smallskip",
             r"\sbox0{%",
-            *_tabular(part),
+            *tabular,
             "}%",
             # Only a table that is wider than the text is shrunk.
             r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
             r"\par\smallskip",
             r"\begin{minipage}{\linewidth}\footnotesize",
-            *(rf"\noindent {_superscript(note.mark)} {escape(note.text)}\par" for note in part.notes),
+            *notes,
             r"\end{minipage}",
             r"\end{table}",
             "",
         ]
     )
+
+
+def _grid(grid: Grid) -> Iterator[str]:
+    yield rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in grid.numeric)}}}"
+    yield r"\toprule"
+    yield " & ".join(escape(column) for column in grid.columns) + r" \\"
+    yield r"\midrule"
+    for row in grid.rows:
+        yield " & ".join(_wrapped(cell) for cell in row) + r" \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}%"
+
+
+def _wrapped(cell: Cell) -> str:
+    """The cell; a sentence is broken into lines, or it would make the table far too wide."""
+    text = _cell(cell)
+    if len(cell.text) <= LONGEST_LINE:
+        return text
+    return rf"\parbox[t]{{{LONGEST_LINE / 2:g}em}}{{\raggedright {text}\strut}}"
 
 
 def _tabular(part: Table) -> Iterator[str]:

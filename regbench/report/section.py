@@ -19,6 +19,12 @@ class Grid:
     """One cell per column."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Of each column, whether it holds numbers, which stand to the right, or words."""
+        places = range(len(self.columns))
+        return tuple(any(row[place].value is not None for row in self.rows) for place in places)
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -33,5 +39,10 @@ class Section:
     frame: pd.DataFrame | None = None
     """The same numbers at full precision, written as ``<file>.csv``."""
     file: str = ""
+    """Needed where there is a frame: lower-case letters and hyphens, other than ``table``."""
     lead: bool = False
     """Whether it stands before the tables."""
+
+    def __post_init__(self) -> None:
+        if self.frame is not None and (not self.file or self.file == "table"):
+            raise ValueError(f"section {self.id!r}: file = {self.file!r}: expected a name for its CSV file")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from regbench.report.section import Section
 from regbench.store.records import Run
+
+MAKERS: tuple[Callable[[Run], Section | None], ...] = ()
+"""Each makes one part, or ``None`` where the run has nothing to say in it."""
 
 
 def build_sections(run: Run) -> list[Section]:
     """Every part that the run has something to say in."""
-    makers: tuple[object, ...] = ()
-    return [section for maker in makers if (section := maker(run)) is not None]  # type: ignore[operator]
+    return [section for maker in MAKERS if (section := maker(run)) is not None]

@@ -1,19 +1,87 @@
-"""Which cells and which images a figure shows.
+"""Which methods, cells and images a figure shows.
 
 Shape suffixes: R stored images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regbench.errors import StoreError
+from regbench.errors import PluginError, StoreError
+from regbench.report.figure import Drawing, Figure, FigureOptions, SelectionOptions
+from regbench.report.style import Look, looks
 from regbench.store.records import CellRecord, Run
+from regbench.suite.faults import unknown
+
+KEPT_CELLS = 64
+"""Arrays of so many cells stay in memory, since several figures draw from the same; a few MB each."""
+
+
+class SelectiveFigure(Figure):
+    """A figure that shows the methods and data sets that its options name."""
+
+    Options: ClassVar[type[FigureOptions]] = SelectionOptions
+    selective = True
+
+    def draw(self, run: Run) -> Iterator[Drawing]:
+        """Raises ``PluginError`` where an option names what the run does not have."""
+        return self.draw_selected(self._select(run), looks(run))
+
+    @abstractmethod
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
+        """Like ``draw``, with ``run`` cut down to the selection.
+
+        ``look_of`` has the looks of all methods, the same in every figure of the run.
+        """
+
+    def _select(self, run: Run) -> Run:
+        methods = self._labels("methods", run.methods, "label of a method")
+        datasets = self._labels("datasets", run.datasets, "label of a data set")
+        cells = tuple(cell for cell in run.cells if cell.method in methods and cell.dataset in datasets)
+        return replace(run, methods=methods, datasets=datasets, cells=cells)
+
+    def _labels(self, option: str, known: tuple[str, ...], kind: str) -> tuple[str, ...]:
+        wanted: tuple[str, ...] = getattr(self.options, option)
+        for label in wanted:
+            if label not in known:
+                raise PluginError(
+                    f"options of figure {self.name!r}: {option}: {label!r}: {unknown(kind, label, known)}",
+                    hint="mend [[figures]] in the suite and run it again",
+                )
+        return wanted or known
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The arrays of one cell as they lie on the disk: another size or time of writing is another file."""
+
+    cell: CellRecord = field(compare=False)
+    file: Path
+    size: int
+    written: int
+
+
+def arrays_of(cell: CellRecord) -> dict[str, NDArray[Any]]:
+    """The arrays of a finished cell, read once for all figures."""
+    file = cell.result_dir / "arrays.npz"
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror}") from error
+    return dict(_read(_Stored(cell, file, found.st_size, found.st_mtime_ns)))
+
+
+@lru_cache(maxsize=KEPT_CELLS)
+def _read(stored: _Stored) -> Mapping[str, NDArray[Any]]:
+    return stored.cell.arrays()
 
 
 @dataclass(frozen=True)
@@ -29,7 +97,17 @@ class Shown:
     @cached_property
     def arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
         """Arrays of each cell, by method."""
-        return {cell.method: cell.arrays() for cell in self.cells}
+        return {cell.method: arrays_of(cell) for cell in self.cells}
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty where the data set has none, or its results are from before they were kept."""
+        return next((tuple(names) for cell in self.cells if (names := cell.result.get("classes"))), ())
+
+    def having(self, name: str) -> Shown | None:
+        """The same with only the cells that have this array; ``None`` where none has."""
+        cells = tuple(cell for cell in self.cells if name in self.arrays[cell.method])
+        return replace(self, cells=cells) if cells else None
 
     @property
     def sentence(self) -> str:
