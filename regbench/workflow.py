@@ -268,6 +268,8 @@ def _check_data(ready: Plan) -> None:
 
 
 def _write_lock(ready: Plan, writer: Any) -> Run:
+    from regbench.suite.methods import families_of
+
     suite = ready.suite
     head: Mapping[str, Any] = {
         **suite.suite.model_dump(mode="json"),
@@ -275,6 +277,7 @@ def _write_lock(ready: Plan, writer: Any) -> Run:
         "metric_info": {name: _metric_info(ready.registry.metric(name).cls) for name in suite.metrics},
         "figures": [figure.model_dump(mode="json") for figure in suite.figures],
         "claims": [claim.model_dump(mode="json") for claim in suite.claims],
+        "families": families_of(suite.regularizers, ready.registry),
         "file": suite.file,
     }
     run: Run = writer.write_lock(
@@ -282,7 +285,7 @@ def _write_lock(ready: Plan, writer: Any) -> Run:
         _distinct(cell.spec.method for cell in ready.cells),
         _distinct(cell.spec.dataset for cell in ready.cells),
         [cell.entry() for cell in ready.cells],
-        suite.path.read_bytes(),
+        [suite.path.read_bytes(), *(base.read_bytes() for base in suite.bases)],
     )
     return run
 

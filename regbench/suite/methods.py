@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from string import Formatter
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from regbench.errors import Fault
-from regbench.plugins import Plugin
+from regbench.plugins import Plugin, Registry
 from regbench.suite.faults import guess, join, show, sound, unknown, validate
 from regbench.suite.schema import RegularizerEntry, check_label
 
@@ -73,6 +73,16 @@ def methods_of(entry: RegularizerEntry, index: int, plugin: Plugin) -> tuple[lis
             break
         methods.append(Method(label, index, plugin, resolved))
     return methods, faults or _check_distinct(entry, methods, where)
+
+
+def families_of(entries: Sequence[RegularizerEntry], registry: Registry) -> dict[str, str]:
+    """The family of each method that has one, by its label; for entries that are known to be sound."""
+    return {
+        method.label: entry.family
+        for index, entry in enumerate(entries)
+        if entry.family is not None
+        for method in methods_of(entry, index, registry.regularizer(entry.name))[0]
+    }
 
 
 def size(entry: RegularizerEntry) -> int:

@@ -86,6 +86,10 @@ class SuiteHead(Table):
     name: Slug
     """Name of the suite and of its directory below `runs/` and `reports/`: lower-case letters, digits and
     single hyphens."""
+    extends: str | None = Field(None, min_length=1)
+    """Another suite file, beside this one or by its path from here, whose tables this one takes over. `[suite]`,
+    `[model]`, `[training]` and `[tuning]` are joined key by key; a list such as `[[datasets]]` replaces the other's
+    as a whole."""
     description: str = ""
     """One or two sentences that head the report."""
     seeds: Seeds = (0, 1, 2)
@@ -192,6 +196,9 @@ class RegularizerEntry(Table):
     label: Label | None = None
     """How tables and figures call the method; `{option}` stands for the option's value. Without one: the name
     and the swept options (`proto-vae prototypes=10`)."""
+    family: Label | None = None
+    """Frontier of the trade-off that these methods belong to, as a rule because they differ in how hard they
+    regularize; entries of the same family share one. Without it: none."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the regularizer."""
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
@@ -230,11 +237,17 @@ class Suite(Table):
     """What the suite expects to find, stated before any result."""
 
     _path: Path = PrivateAttr(Path("suite"))
+    _bases: tuple[Path, ...] = PrivateAttr(())
 
     @property
     def path(self) -> Path:
         """The file that the suite was read from."""
         return self._path
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The files of the suites that it extends, the nearest first."""
+        return self._bases
 
     @property
     def file(self) -> str:

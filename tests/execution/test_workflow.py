@@ -188,6 +188,15 @@ def test_a_new_label_finds_the_old_result(place: Path) -> None:
     assert [(cell.method, cell.status) for cell in renamed.cells] == [("plain", "done")]
 
 
+def test_families_are_recorded_and_alter_no_result(place: Path) -> None:
+    before = run(place)
+    assert before.suite["families"] == {}
+    swept = METHODS.replace('label = "good"', 'label = "good"\nfamily = "Falling"')
+    write_suite(place, swept)
+    assert states(plan(place)) == ["finished", "finished"]
+    assert run(place, swept).suite["families"] == {"good": "Falling"}
+
+
 def test_a_new_metric_is_measured_from_the_saved_weights(place: Path) -> None:
     before = run(place, AE, metrics='["mse"]').cells[0]
     weights = (before.result_dir / "weights.pt").read_bytes()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from regbench.errors import SuiteError
 from regbench.plugins import Registry
 from regbench.suite.load import build_suite, load_suite
-from regbench.suite.methods import methods_of
+from regbench.suite.methods import families_of, methods_of
 from regbench.suite.schema import RegularizerEntry, Suite
 from tests.suite import fakes
 
@@ -156,6 +156,24 @@ def test_a_sweep_is_a_product_in_the_order_of_the_file() -> None:
         "infovae-mmd weight=2 kernel=gaussian",
         "infovae-mmd weight=2 kernel=imq",
     ]
+
+
+def test_families_by_method() -> None:
+    text = (
+        TEXT.replace('label = "VAE-KL"', 'label = "VAE-KL"\nfamily = "by hand"')
+        .replace("sweep = { prototypes = [1, 10] }", 'family = "swept"\nsweep = { prototypes = [1, 10] }')
+        .replace('name = "ae"\n', 'name = "ae"\nfamily = "by hand"\n')
+    )
+    suite = build(text)
+    assert families_of(suite.regularizers, REGISTRY) == {
+        "VAE-KL": "by hand",
+        "AE": "by hand",
+        "ProtoVAE K=1 {v}": "swept",
+        "ProtoVAE K=10 {v}": "swept",
+    }
+    assert families_of(build(TEXT).regularizers, REGISTRY) == {}
+    with pytest.raises(SuiteError, match=r"regularizers\[0\].family"):
+        build(TEXT.replace('label = "VAE-KL"', 'label = "VAE-KL"\nfamily = " x"'))
 
 
 def test_options_are_resolved() -> None:
