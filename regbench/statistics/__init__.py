@@ -10,6 +10,7 @@ not finite (the PSNR of a perfect reconstruction is infinite).
 
 from __future__ import annotations
 
+from regbench.statistics.across import Improvement, average_ranks, improvement, normalised
 from regbench.statistics.equivalence import (
     Equivalence,
     t_test_needed_seeds,
@@ -18,6 +19,7 @@ from regbench.statistics.equivalence import (
     tost_paired,
     tost_power,
 )
+from regbench.statistics.frontier import best_at, frontier_area, matched_levels, pareto
 from regbench.statistics.intervals import (
     ALPHA,
     LEVEL,
@@ -45,12 +47,20 @@ __all__ = [
     "Alternative",
     "Better",
     "Equivalence",
+    "Improvement",
     "Interval",
     "PairedDifference",
+    "average_ranks",
+    "best_at",
+    "frontier_area",
     "holm",
+    "improvement",
+    "matched_levels",
     "min_seeds",
+    "normalised",
     "paired_difference",
     "paired_t_test",
+    "pareto",
     "share_seeds",
     "sign_flip_test",
     "t_interval",
