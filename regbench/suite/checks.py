@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,7 +25,9 @@ from regbench.suite.schema import (
     TrainingPart,
     merge,
 )
+from regbench.suite.space import check_not_empty, check_tuning
 from regbench.suite.table import Table
+from regbench.suite.tuning import Tuning
 from regbench.suite.widths import resolve_widths
 
 MOST_CELLS = 100_000
@@ -43,6 +46,7 @@ class Draft:
     regularizers: Mapping[int, RegularizerEntry]
     figures: Mapping[int, FigureEntry]
     claims: Mapping[int, Claim]
+    tuning: Tuning | None
     faulty: frozenset[str]
     """Dotted paths of what was not valid, and is missing here."""
 
@@ -59,14 +63,19 @@ def check(draft: Draft, registry: Registry) -> tuple[list[Method], list[Fault]]:
         *dataset_faults,
         *method_faults,
         *_check_metrics(draft, registry, shapes),
-        *_check_figures(draft, registry),
         *_check_settings(draft, shapes),
     ]
     labels = (
         [method.label for method in methods] if draft.sound("regularizers") and not method_faults else None
     )
     titles = [entry.title for entry in draft.datasets.values()] if draft.sound("datasets") else None
-    return methods, [*faults, *_check_baseline(draft, labels), *_check_claims(draft, labels, titles)]
+    return methods, [
+        *faults,
+        *_check_figures(draft, registry, labels, titles),
+        *_check_baseline(draft, labels),
+        *_check_claims(draft, labels, titles),
+        *_check_tuning(draft, registry),
+    ]
 
 
 def _check_datasets(draft: Draft, registry: Registry) -> tuple[dict[int, ImageShape], list[Fault]]:
@@ -149,12 +158,21 @@ def check_window(metrics: Sequence[str], dataset: int, shape: ImageShape) -> Ite
         yield Fault(f"datasets[{dataset}]", "", f"{needed}; these have {shape.side} x {shape.side}")
 
 
-def _check_figures(draft: Draft, registry: Registry) -> list[Fault]:
+def _check_figures(
+    draft: Draft, registry: Registry, labels: Sequence[str] | None, titles: Sequence[str] | None
+) -> list[Fault]:
     faults: list[Fault] = []
     for index, entry in draft.figures.items():
+        where = f"figures[{index}].options"
         plugin = _find(registry.figure, entry.kind, f"figures[{index}].kind", faults)
-        if plugin is not None and draft.sound(f"figures[{index}].options"):
-            faults += check_options(plugin, entry.options, f"figures[{index}].options")[1]
+        if plugin is None or not draft.sound(where):
+            continue
+        options, wrong = check_options(plugin, entry.options, where)
+        faults += wrong
+        if options is not None and plugin.cls.selective:
+            chosen: Any = options
+            faults += _check_names(f"{where}.methods", chosen.methods, labels, "label of a method")
+            faults += _check_names(f"{where}.datasets", chosen.datasets, titles, "label of a data set")
     return faults
 
 
@@ -167,6 +185,7 @@ def _check_settings(draft: Draft, shapes: Mapping[int, ImageShape]) -> list[Faul
             model = parts_of("model", d, r, draft.model, dataset.model, regularizer.model)
             if draft.sound(*training):
                 faults += _check_training(training)
+                faults += _check_trial_epochs(draft, training)
             if draft.sound(*model) and d in shapes:
                 faults += check_widths(model, d, shapes[d])
     return faults
@@ -185,6 +204,16 @@ def _check_training(parts: Mapping[str, Table]) -> Iterator[Fault]:
         else:
             expected = f"expected more epochs than the {training.warmup} of the warm-up (training.warmup)"
         yield Fault(f"{where}.{key}", str(getattr(training, key)), expected)
+
+
+def _check_trial_epochs(draft: Draft, parts: Mapping[str, Table]) -> Iterator[Fault]:
+    """A trial has the cell's warm-up, and must get beyond it, too."""
+    epochs = draft.tuning.epochs if draft.tuning is not None else None
+    where, key = last_setting(parts, ("warmup",))
+    warmup = getattr(merge(TrainingPart, *parts.values()), "warmup", None)
+    warmup = Training.model_fields["warmup"].default if warmup is None else warmup
+    if epochs is not None and warmup >= epochs:
+        yield Fault("tuning.epochs", show(epochs), f"expected more than the warm-up's {warmup} ({where}.{key})")
 
 
 def check_widths(parts: Mapping[str, Table], dataset: int, shape: ImageShape) -> Iterator[Fault]:
@@ -216,6 +245,21 @@ def last_setting(parts: Mapping[str, Table], keys: Sequence[str]) -> tuple[str, 
             if key in part.model_fields_set:
                 return where, key
     return next(iter(parts)), keys[0]
+
+
+def _check_tuning(draft: Draft, registry: Registry) -> list[Fault]:
+    entries = {
+        index: (entry, registry.regularizers[entry.name])
+        for index, entry in draft.regularizers.items()
+        if entry.name in registry.regularizers and draft.sound(f"regularizers[{index}]")
+    }
+    if draft.tuning is None and not draft.sound("tuning"):
+        return []  # there is one, and it has faults of its own
+    metrics = draft.head.metrics if draft.head is not None and draft.sound("suite.metrics") else None
+    faults = check_tuning(draft.tuning, entries, metrics)
+    if draft.tuning is None or faults or not draft.sound("tuning", "regularizers") or not entries:
+        return faults
+    return faults + check_not_empty(draft.tuning, entries)
 
 
 def _check_baseline(draft: Draft, labels: Sequence[str] | None) -> list[Fault]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from regbench.store.records import LOCK, SCHEMA, Run
 from tests.report.synthetic_arrays import (
+    CLASS_NAMES,
     Data,
     is_stochastic,
     kind_of,
@@ -72,6 +73,7 @@ def make_run(
     collapse: Mapping[Cell, Sequence[str]] | None = None,
     warnings: Mapping[Cell, Sequence[str]] | None = None,
     figures: Sequence[Mapping[str, Any]] = (),
+    classes: Sequence[str] = CLASS_NAMES,
     anchors: bool = True,
     epochs: int = 12,
     warmup: int = 4,
@@ -92,6 +94,7 @@ def make_run(
         environment: what differs from ``{"device": "cpu", "precision": "fp32", "engine": "local", ...}``.
         collapse: warnings that the codes of a cell have collapsed.
         warnings: the method's own warnings.
+        classes: names of the ten classes; empty for a data set without any, with no images around prototypes.
         anchors: whether the mean-image and PCA errors have been computed.
     """
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -100,7 +103,7 @@ def make_run(
     path.mkdir(parents=True, exist_ok=True)
     cells = []
     for dataset in datasets:
-        data = Data(dataset, sizes)
+        data = Data(dataset, sizes, classes)
         for method in methods:
             for seed in seed_list:
                 where = (method, dataset, seed)
@@ -316,6 +319,7 @@ def _result(
         },
         "beta_effective": None if kind == "plain" else 1.0,
         "loss_scale": training["loss_scale"],
+        "classes": list(data.classes),
         "samples_from": prior.get(kind, "N(0, I)"),
         "ssim_audit": {"images": 32, "largest_difference": 1e-7},
         "environment": {

@@ -1,20 +1,22 @@
 """The pictures and arrays of a made-up cell; see :mod:`tests.report.synthetic`.
 
 Shape suffixes: N test images, R shown images, L latents, C channels, H height, W width,
-D latent units, K prototypes.
+D latent units, K prototypes, P pairs of images, T steps between them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 CLASSES = 10
+CLASS_NAMES = tuple(str(label) for label in range(CLASSES))
+SCALES = (0.25, 0.5, 1.0, 2.0)
 NOISE = {"plain": 0.09, "vae-kl": 0.24, "infovae-mmd": 0.20, "proto-vae": 0.11}
 """Standard deviation of the reconstruction error, per kind of method."""
 
@@ -22,9 +24,10 @@ NOISE = {"plain": 0.09, "vae-kl": 0.24, "infovae-mmd": 0.20, "proto-vae": 0.11}
 class Data:
     """Test images of ten classes: a bar through the middle, turned by its class."""
 
-    def __init__(self, name: str, sizes: Mapping[str, int]) -> None:
+    def __init__(self, name: str, sizes: Mapping[str, int], classes: Sequence[str] = CLASS_NAMES) -> None:
         rng = rng_for("data", name)
         self.sizes = sizes
+        self.classes = classes
         self.rng_name = name
         self.labels_N = rng.integers(0, CLASSES, sizes["test"])
         self.images_NCHW = np.stack([self.draw(int(label), rng) for label in self.labels_N])
@@ -114,7 +117,33 @@ def make_arrays(
     if count:
         arrays["prototypes"] = centres_KD[np.arange(count) % CLASSES].astype(np.float32)
         arrays["prototype_images"] = _uint8(np.stack([data.draw(k % CLASSES, rng) for k in range(count)]))
-    return per_image, arrays
+    return per_image, arrays | make_journeys(method, data, rng_for("journeys", method, data.rng_name, seed))
+
+
+def make_journeys(method: str, data: Data, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Images between pairs of shown test images, and around the prototypes where there are classes, too."""
+    pairs_P2 = data.shown_R[:4].reshape(-1, 2)
+    shares_T = np.linspace(0, 1, 8)[:, None, None, None]
+    between_PTCHW = [
+        (1 - shares_T) * data.images_NCHW[a] + shares_T * data.images_NCHW[b] for a, b in pairs_P2
+    ]
+    arrays = {
+        "interpolations": _uint8(np.stack(between_PTCHW) + rng.normal(0, NOISE[kind_of(method)] / 4)),
+        "interpolation_pairs": pairs_P2.astype(np.int64),
+    }
+    if prototypes_of(method) and data.classes:
+        around = [
+            [
+                [data.draw(c, rng) + rng.normal(0, 0.1 * scale, data.images_NCHW[0].shape) for _ in range(6)]
+                for scale in SCALES
+            ]
+            for c in range(min(CLASSES, len(data.classes)))
+        ]
+        chosen = [c if c < prototypes_of(method) else -1 for c in range(len(around))]
+        arrays["synthesis"] = _uint8(np.array(around) * np.greater(chosen, -1)[(..., *[None] * 5)])
+        arrays["synthesis_scales"] = np.array(SCALES)
+        arrays["synthesis_prototypes"] = np.array(chosen, dtype=np.int64)
+    return arrays
 
 
 def _uint8(images: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -81,7 +81,10 @@ def arrays_of(cell: CellRecord) -> dict[str, NDArray[Any]]:
 
 @lru_cache(maxsize=KEPT_CELLS)
 def _read(stored: _Stored) -> Mapping[str, NDArray[Any]]:
-    return stored.cell.arrays()
+    arrays = stored.cell.arrays()
+    for array in arrays.values():
+        array.setflags(write=False)  # several figures share it
+    return arrays
 
 
 @dataclass(frozen=True)

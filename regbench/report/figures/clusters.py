@@ -15,10 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
 from regbench.report.figures.charts import draw_band, epoch_axis, legend, reference_line
+from regbench.report.figures.choose import SelectiveFigure
 from regbench.report.figures.series import Value, band
-from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
 SHARE = 1.02
@@ -28,21 +29,20 @@ Cells = Mapping[str, list[CellRecord]]
 """Finished cells by method."""
 
 
-class ClustersOptions(FigureOptions):
+class ClustersOptions(SelectionOptions):
     """Options of ``clusters``."""
 
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class Clusters(Figure):
+class Clusters(SelectiveFigure):
     """Separation, assignment agreement, purity, cluster sizes and prototype masses over the epochs."""
 
     name = "clusters"
     title = "Clusters around the prototypes"
     Options: ClassVar[type[FigureOptions]] = ClustersOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for dataset in run.datasets:
             cells = {}
             for method in run.methods:

@@ -9,33 +9,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
 from regbench.report.figures.charts import draw_band, epoch_axis, legend, log_axis, reference_line
+from regbench.report.figures.choose import SelectiveFigure
 from regbench.report.figures.series import Value, band, evaluated, series
-from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
 PANELS = {"test_mse": "Test images", "train_mse": "Training images"}
 ANCHORS = {"mean_image_mse": "mean image", "pca_mse": "PCA"}
 
 
-class CurvesOptions(FigureOptions):
+class CurvesOptions(SelectionOptions):
     """Options of ``curves``."""
 
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class Curves(Figure):
+class Curves(SelectiveFigure):
     """MSE on test and on training images over the epochs: mean and interval over seeds."""
 
     name = "curves"
     title = "Learning curves"
     Options: ClassVar[type[FigureOptions]] = CurvesOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for dataset in run.datasets:
-            cells = [cell for cell in run.select(dataset=dataset) if series(cell, evaluated("test_mse"))]
+            cells = [
+                cell
+                for method in run.methods
+                for cell in run.select(dataset=dataset, method=method)
+                if series(cell, evaluated("test_mse"))
+            ]
             if cells:
                 anchors = run.anchors(dataset) or {}
                 canvas = _draw(cells, look_of, anchors, self.options.width)
@@ -45,7 +50,7 @@ class Curves(Figure):
 def _draw(
     cells: list[CellRecord], look_of: Mapping[str, Look], anchors: Mapping[str, float], width: float
 ) -> Canvas:
-    methods = [method for method in look_of if any(cell.method == method for cell in cells)]
+    methods = list(dict.fromkeys(cell.method for cell in cells))
     canvas = Canvas(figsize=(width, 2.2), layout="constrained")
     axes = canvas.subplots(1, 2, sharey=True)
     unfinished = [cell for cell in cells if cell.status != "done"]

@@ -5,41 +5,40 @@ Shape suffixes: K prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
-from regbench.report.figures.choose import Shown, shown_seeds
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
+from regbench.report.figures.choose import SelectiveFigure, Shown, shown_seeds
 from regbench.report.figures.mosaic import Block, Mosaic, room
-from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
 
-class PrototypesOptions(FigureOptions):
+class PrototypesOptions(SelectionOptions):
     """Options of ``prototypes``."""
 
     columns: int = Field(15, ge=1, le=100, description="prototypes in a row, where they have room")
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class Prototypes(Figure):
+class Prototypes(SelectiveFigure):
     """What each prototype decodes to, with the share of the test images that are assigned to it."""
 
     name = "prototypes"
     title = "Decoded prototypes"
     Options: ClassVar[type[FigureOptions]] = PrototypesOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for shown in shown_seeds(run):
             cells = [cell for cell in shown.cells if "prototype_images" in shown.arrays[cell.method]]
             if cells:
                 yield self._draw(shown, cells, look_of)
 
-    def _draw(self, shown: Shown, cells: list[CellRecord], look_of: dict[str, Look]) -> Drawing:
+    def _draw(self, shown: Shown, cells: list[CellRecord], look_of: Mapping[str, Look]) -> Drawing:
         widest = max(len(shown.arrays[cell.method]["prototype_images"]) for cell in cells)
         columns = min(self.options.columns, widest, max(1, int(room(self.options.width))))
         sheet = Mosaic(self.options.width, columns)

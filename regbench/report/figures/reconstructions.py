@@ -13,17 +13,17 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
-from regbench.report.figures.choose import Shown, best_median_worst, same_images, shown_seeds
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
+from regbench.report.figures.choose import SelectiveFigure, Shown, best_median_worst, same_images, shown_seeds
 from regbench.report.figures.mosaic import Block, Mosaic, room
-from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import Run
 
 BREAK = 0.35
 """Space between the groups, in images."""
 
 
-class ReconstructionsOptions(FigureOptions):
+class ReconstructionsOptions(SelectionOptions):
     """Options of ``reconstructions``."""
 
     images: int = Field(
@@ -32,15 +32,14 @@ class ReconstructionsOptions(FigureOptions):
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class Reconstructions(Figure):
+class Reconstructions(SelectiveFigure):
     """Originals on top, one row per method, the MSE of each image under it."""
 
     name = "reconstructions"
     title = "Reconstructions"
     Options: ClassVar[type[FigureOptions]] = ReconstructionsOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for shown in shown_seeds(run):
             same_images(shown, "shown_index")
             originals = same_images(shown, "shown_images")

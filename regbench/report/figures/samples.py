@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
-from regbench.report.figures.choose import Shown, same_images, shown_seeds
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
+from regbench.report.figures.choose import SelectiveFigure, Shown, same_images, shown_seeds
 from regbench.report.figures.mosaic import Block, Mosaic
-from regbench.report.style import WIDTH, Look, looks, slug
+from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import Run
 
 
-class SamplesOptions(FigureOptions):
+class SamplesOptions(SelectionOptions):
     """Options of ``samples``."""
 
     columns: int = Field(14, ge=1, le=64, description="samples in a row")
@@ -22,20 +22,19 @@ class SamplesOptions(FigureOptions):
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class Samples(Figure):
+class Samples(SelectiveFigure):
     """Decoded samples from each method's prior, below real test images."""
 
     name = "samples"
     title = "Samples"
     Options: ClassVar[type[FigureOptions]] = SamplesOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for shown in shown_seeds(run):
             if any("samples" in arrays for arrays in shown.arrays.values()):
                 yield self._draw(shown, look_of)
 
-    def _draw(self, shown: Shown, look_of: dict[str, Look]) -> Drawing:
+    def _draw(self, shown: Shown, look_of: Mapping[str, Look]) -> Drawing:
         columns: int = self.options.columns
         sheet = Mosaic(self.options.width, columns)
         sheet.row(

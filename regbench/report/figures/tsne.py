@@ -23,10 +23,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from pydantic import Field
 
-from regbench.report.figure import Drawing, Figure, FigureOptions
+from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
 from regbench.report.figures.charts import HALO
-from regbench.report.figures.choose import Shown, same_images, shown_seeds
-from regbench.report.style import CLASSES, GREY, WIDTH, Look, looks, plain, shorten, slug
+from regbench.report.figures.choose import SelectiveFigure, Shown, same_images, shown_seeds
+from regbench.report.style import CLASSES, GREY, WIDTH, Look, plain, shorten, slug
 from regbench.store.records import Run
 
 CACHE = Path("derived", "tsne")
@@ -44,7 +44,7 @@ FEW_CLASSES = len(CLASSES)
 """Up to so many classes each have a colour of their own and a place in the legend."""
 
 
-class TSNEOptions(FigureOptions):
+class TSNEOptions(SelectionOptions):
     """Options of ``tsne``."""
 
     images: int = Field(1000, ge=4, le=2000, description="test images embedded; up to 2000 are stored")
@@ -53,15 +53,14 @@ class TSNEOptions(FigureOptions):
     width: float = Field(WIDTH, ge=3, le=20, description="width in inches")
 
 
-class TSNE(Figure):
+class TSNE(SelectiveFigure):
     """One panel per method: the same test images, the same settings, prototypes as stars."""
 
     name = "tsne"
     title = "t-SNE of the latents"
     Options: ClassVar[type[FigureOptions]] = TSNEOptions
 
-    def draw(self, run: Run) -> Iterator[Drawing]:
-        look_of = looks(run)
+    def draw_selected(self, run: Run, look_of: Mapping[str, Look]) -> Iterator[Drawing]:
         for shown in shown_seeds(run):
             same_images(shown, "latent_index")
             labels_L = same_images(shown, "latent_labels")[: self.options.images]
