@@ -213,7 +213,9 @@ def _check_trial_epochs(draft: Draft, parts: Mapping[str, Table]) -> Iterator[Fa
     warmup = getattr(merge(TrainingPart, *parts.values()), "warmup", None)
     warmup = Training.model_fields["warmup"].default if warmup is None else warmup
     if epochs is not None and warmup >= epochs:
-        yield Fault("tuning.epochs", show(epochs), f"expected more than the warm-up's {warmup} ({where}.{key})")
+        yield Fault(
+            "tuning.epochs", show(epochs), f"expected more than the warm-up's {warmup} ({where}.{key})"
+        )
 
 
 def check_widths(parts: Mapping[str, Table], dataset: int, shape: ImageShape) -> Iterator[Fault]:

@@ -14,10 +14,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from regbench.api import Search
 from regbench.suite.claims import KINDS, Margin
 from regbench.suite.faults import show
 from regbench.suite.jsonschema import model_schema
 from regbench.suite.schema import DatasetEntry, FigureEntry, Model, RegularizerEntry, SuiteHead, Training
+from regbench.suite.tuning import SharedSearch, Tuning
 
 BEGIN = "<!-- fields: made by python -m regbench.suite.reference docs/suites.md -->"
 END = "<!-- end of fields -->"
@@ -31,6 +33,9 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[figures]]", FigureEntry),
     *((f'[[claims]], kind = "{kind}"', model) for kind, model in KINDS.items()),
     ("margin of an equivalence", Margin),
+    ("[tuning]", Tuning),
+    ("[tuning.search]", SharedSearch),
+    ("one search", Search),
 )
 PLAIN = {
     "integer": "integer",
@@ -81,13 +86,15 @@ def _kind(part: dict[str, Any]) -> str:
     if part["type"] == "array":
         return _list(part)
     if part["type"] == "object" and isinstance(part.get("additionalProperties"), dict):
-        return "table of lists"
+        return "table of tables" if "$ref" in part["additionalProperties"] else "table of lists"
     bounds = [f"{word} {part[key]:g}" for key, word in BOUNDS if key in part and part[key] < 10**6]
     return " ".join([PLAIN[part["type"]], *bounds])
 
 
 def _list(part: dict[str, Any]) -> str:
     items = part.get("prefixItems") or [part["items"]]
+    if "anyOf" in items[0]:
+        return f"list of {' or '.join(f'{_kind(choice)}s' for choice in items[0]['anyOf'])}"
     kind, *bounds = _kind(items[0]).split(" ", 1)
     limits = "".join(f" {bound}" for bound in bounds)
     return f"list of {f'{len(items)} ' if 'prefixItems' in part else ''}{kind}s{limits}"

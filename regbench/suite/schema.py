@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, create_model
 
+from regbench.api import Search
 from regbench.suite.claims import Claim
 from regbench.suite.faults import show_path
 from regbench.suite.table import Table
+from regbench.suite.tuning import Tuning
 
 Settings = TypeVar("Settings", bound=Table)
 
@@ -203,6 +205,8 @@ class RegularizerEntry(Table):
     """Options of the regularizer."""
     sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Lists of values for any of the options; their Cartesian product is run."""
+    search: dict[str, Search] = Field(default_factory=dict)
+    """What `[tuning]` tries for options of the regularizer, in place of what the regularizer declares for them."""
     training: TrainingPart = TrainingPart()
     """Settings of `[training]` that differ for this method, whatever the data set says."""
     model: ModelPart = ModelPart()
@@ -235,6 +239,8 @@ class Suite(Table):
     """The figures of the report; without any: every bundled kind."""
     claims: tuple[Claim, ...] = ()
     """What the suite expects to find, stated before any result."""
+    tuning: Tuning | None = None
+    """The selection of settings before the cells are run, with the same budget for every method."""
 
     _path: Path = PrivateAttr(Path("suite"))
     _bases: tuple[Path, ...] = PrivateAttr(())
