@@ -93,6 +93,9 @@ def _entry(general: Schema, key: str, plugin: Plugin, definitions: Schema) -> Sc
             },
             "additionalProperties": False,
         }
+        search = entry["properties"]["search"]
+        search |= {"properties": dict.fromkeys(swept, search["additionalProperties"])}
+        search["additionalProperties"] = False
         options.pop("required", None)  # it may be swept instead
     elif required:
         entry["required"] = [*entry["required"], "options"]

@@ -24,6 +24,7 @@ from regbench.suite.schema import (
     TrainingPart,
 )
 from regbench.suite.table import Table
+from regbench.suite.tuning import Tuning
 
 Entry = TypeVar("Entry", bound=Table)
 
@@ -60,6 +61,7 @@ def build_suite(document: dict[str, Any], registry: Registry, path: Path = Path(
         regularizers=tuple(draft.regularizers.values()),
         figures=tuple(draft.figures.values()),
         claims=tuple(draft.claims.values()),
+        tuning=draft.tuning,
     )
     suite._path = path
     return suite
@@ -98,6 +100,7 @@ class _Parts:
             regularizers=regularizers,
             figures=figures,
             claims=claims,
+            tuning=self.table("tuning", Tuning),
             faulty=frozenset(fault.where for fault in self.faults),
         )
 
