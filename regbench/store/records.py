@@ -2,6 +2,7 @@
 
 runs/<suite>/
   suite.toml  suite.lock.json        what was asked for, and the cells that it resolved to
+  suite-extended-1.toml ...          the suites that it extends, as they stood
   cells/<slug>-<id16>/
     cell.json                        the key whose hash is the cell's id
     attempts/<n>-<uuid>/             attempt.json  metrics.jsonl  log.txt  outcome.json

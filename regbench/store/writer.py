@@ -54,10 +54,11 @@ class RunWriter:
         methods: Sequence[str],
         datasets: Sequence[str],
         cells: Sequence[Mapping[str, Any]],
-        source: bytes,
+        sources: Sequence[bytes],
     ) -> Run:
-        """Record what was asked for: the suite file as it stood, and the cells that it resolved to."""
-        write_bytes(self.path / "suite.toml", source)
+        """Record what was asked for, the suite file as it stood and those that it extends, and the cells of it."""
+        for number, source in enumerate(sources):
+            write_bytes(self.path / ("suite.toml" if number == 0 else f"suite-extended-{number}.toml"), source)
         write_json(
             self.path / LOCK,
             {

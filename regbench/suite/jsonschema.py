@@ -32,7 +32,10 @@ def json_schema(registry: Registry) -> Schema:
             definitions[f"{table}.{name}"] = _entry(general, key, plugin, definitions)
         schema["properties"][table]["items"] = {"oneOf": [_reference(f"{table}.{name}") for name in plugins]}
     definitions["SuiteHead"]["properties"]["metrics"]["items"] = {"enum": list(registry.metrics)}
-    return {"$schema": DIALECT, **schema, "title": "regbench suite"}
+    complete = {"required": schema.pop("required")}
+    part = {"required": ["extends"], "description": "What the suite is called, and which one it extends."}
+    extending = {"required": ["suite"], "properties": {"suite": part}}
+    return {"$schema": DIALECT, **schema, "anyOf": [complete, extending], "title": "regbench suite"}
 
 
 def model_schema(model: type[BaseModel], prefix: str = "") -> Schema:

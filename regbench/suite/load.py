@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from regbench.errors import Fault, SuiteError
 from regbench.plugins import Registry
-from regbench.suite import checks, toml
+from regbench.suite import checks, extends, toml
 from regbench.suite.claims import KINDS, Claim
 from regbench.suite.faults import join, salvage, show, show_path, unknown
 from regbench.suite.schema import (
@@ -40,18 +40,21 @@ def load_suite(path: Path | str, registry: Registry) -> Suite:
     Raises :class:`regbench.errors.SuiteError` with every fault of the file.
     """
     path = Path(path)
-    return build_suite(toml.read(path), registry, path)
+    document, bases = extends.read(path)
+    return build_suite(document, registry, path, bases)
 
 
-def build_suite(document: dict[str, Any], registry: Registry, path: Path = Path("suite")) -> Suite:
-    """Check a suite that has been parsed already; ``path`` is where it was read from."""
+def build_suite(
+    document: dict[str, Any], registry: Registry, path: Path = Path("suite"), bases: Sequence[Path] = ()
+) -> Suite:
+    """Check a suite that has been parsed already; ``path`` is where it was read from, ``bases`` what it extends."""
     document, implausible = toml.plain(document)
     parts = _Parts(document, registry)
     draft = parts.draft()
     methods, found = checks.check(draft, registry)
     faults = _merged(implausible, [*parts.faults, *found])
     if faults or draft.head is None:
-        raise SuiteError(show_path(path), sorted(faults, key=_file_order(document)), hint=HINT)
+        raise SuiteError(_shown(path, bases), sorted(faults, key=_file_order(document)), hint=HINT)
     baseline = draft.head.baseline or next((m.label for m in methods if m.plugin.name == "ae"), None)
     suite = Suite(
         suite=draft.head.model_copy(update={"baseline": baseline}),
@@ -63,8 +66,14 @@ def build_suite(document: dict[str, Any], registry: Registry, path: Path = Path(
         claims=tuple(draft.claims.values()),
         tuning=draft.tuning,
     )
-    suite._path = path
+    suite._path, suite._bases = path, tuple(bases)
     return suite
+
+
+def _shown(path: Path, bases: Sequence[Path]) -> str:
+    """A fault may lie in a table that another file has."""
+    extended = ", ".join(show_path(base) for base in bases)
+    return show_path(path) + (f" (with what it extends, {extended})" if bases else "")
 
 
 def _merged(implausible: list[Fault], others: list[Fault]) -> list[Fault]:

@@ -26,7 +26,7 @@ def record(run: Path, slug: str = "a") -> CellRecord:
 
 def written(run: Path) -> Run:
     entry = {"id": "x", "slug": "a", "method": "AE", "dataset": "digits", "seed": 0, "key": {}}
-    return RunWriter(run).write_lock({"name": "s"}, ["AE"], ["digits"], [entry], b"text")
+    return RunWriter(run).write_lock({"name": "s"}, ["AE"], ["digits"], [entry], [b"text"])
 
 
 def test_a_replaced_file_is_old_or_new_but_never_torn(
