@@ -1,4 +1,4 @@
-"""Intervals, paired tests, equivalence and tie groups for a handful of seeds. No torch, no pandas.
+"""Intervals, paired tests, equivalence, tie groups and verdicts for a handful of seeds. No torch, no pandas.
 
 Everything here is about the spread over *seeds*: the values are one number per seed, and methods are paired
 by seed, because all methods of a seed see the same data order and start from the same network. The spread
@@ -11,6 +11,18 @@ not finite (the PSNR of a perfect reconstruction is infinite).
 from __future__ import annotations
 
 from regbench.statistics.across import Improvement, average_ranks, improvement, normalised
+from regbench.statistics.claims import (
+    Bound,
+    Hypothesis,
+    Judgement,
+    Side,
+    Verdict,
+    better_than,
+    claim_needed_seeds,
+    differs,
+    judge,
+    within,
+)
 from regbench.statistics.equivalence import (
     Equivalence,
     t_test_needed_seeds,
@@ -46,15 +58,24 @@ __all__ = [
     "LEVEL",
     "Alternative",
     "Better",
+    "Bound",
     "Equivalence",
+    "Hypothesis",
     "Improvement",
     "Interval",
+    "Judgement",
     "PairedDifference",
+    "Side",
+    "Verdict",
     "average_ranks",
     "best_at",
+    "better_than",
+    "claim_needed_seeds",
+    "differs",
     "frontier_area",
     "holm",
     "improvement",
+    "judge",
     "matched_levels",
     "min_seeds",
     "normalised",
@@ -72,4 +93,5 @@ __all__ = [
     "tost_power",
     "welch_t_test",
     "wilcoxon_test",
+    "within",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import integrate, special, stats
 
 from regbench.statistics.intervals import ALPHA, paired_difference, pairs
-from regbench.statistics.significance import paired_t_test
+from regbench.statistics.significance import Alternative, paired_t_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,21 @@ def tost_power(n: int, sd: float, margin: float, *, difference: float = 0.0, alp
     return float(np.clip(integrate.quad(given_spread, low, high)[0], 0.0, 1.0))
 
 
-def t_test_power(n: int, sd: float, difference: float, *, alpha: float = ALPHA) -> float:
-    """Probability that a two-sided paired t-test with n pairs finds a true mean ``difference``."""
+def t_test_power(
+    n: int, sd: float, difference: float, *, alpha: float = ALPHA, alternative: Alternative = "two-sided"
+) -> float:
+    """Probability that a paired t-test with n pairs finds a true mean ``difference``."""
     if n < 2:
         return 0.0
     if sd == 0:
-        return float(difference != 0)
+        sides = {"two-sided": difference != 0, "less": difference < 0, "greater": difference > 0}
+        return float(sides[alternative])
     df, shift = n - 1, difference / (sd / math.sqrt(n))
-    critical = float(special.stdtrit(df, 1 - alpha / 2))
-    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+    tail = alpha / 2 if alternative == "two-sided" else alpha
+    critical = float(special.stdtrit(df, 1 - tail))
+    above = float(stats.nct.sf(critical, df, shift)) if alternative != "less" else 0.0
+    below = float(stats.nct.cdf(-critical, df, shift)) if alternative != "greater" else 0.0
+    return above + below
 
 
 def tost_needed_seeds(
@@ -104,10 +110,18 @@ def tost_needed_seeds(
 
 
 def t_test_needed_seeds(
-    sd: float, difference: float, *, power: float = 0.8, alpha: float = ALPHA, limit: int = 10_000
+    sd: float,
+    difference: float,
+    *,
+    power: float = 0.8,
+    alpha: float = ALPHA,
+    limit: int = 10_000,
+    alternative: Alternative = "two-sided",
 ) -> int | None:
     """Fewest seeds at which :func:`t_test_power` reaches ``power``; ``None`` where ``limit`` seeds do not."""
-    return _fewest(lambda n: t_test_power(n, sd, difference, alpha=alpha) >= power, limit)
+    return _fewest(
+        lambda n: t_test_power(n, sd, difference, alpha=alpha, alternative=alternative) >= power, limit
+    )
 
 
 def _fewest(enough: Callable[[int], bool], limit: int) -> int | None:

@@ -38,9 +38,10 @@ def paired_t_test(a: ArrayLike, b: ArrayLike, alternative: Alternative = "two-si
     if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     d = x - y
-    if negligible(float(d.std(ddof=1)), x, y):
-        return _without_spread(float(d.mean()), alternative, x, y)
-    df, t = d.size - 1, float(d.mean()) / (float(d.std(ddof=1)) / math.sqrt(d.size))
+    mean, sd = float(d.mean()), float(d.std(ddof=1))
+    if negligible(sd, x, y):
+        return _without_spread(mean, alternative, x, y)
+    df, t = d.size - 1, mean / (sd / math.sqrt(d.size))
     if alternative == "two-sided":
         return float(2 * special.stdtr(df, -abs(t)))
     return float(special.stdtr(df, t if alternative == "less" else -t))
