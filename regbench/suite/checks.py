@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from regbench.data.base import ImageShape
 from regbench.errors import DataError, Fault, PluginError
 from regbench.plugins import Plugin, Registry
-from regbench.suite.claims import Claim, Difference, Equivalence
+from regbench.suite.claims import Claim, Difference, Equivalence, Monotone
 from regbench.suite.faults import show, sound, unknown
 from regbench.suite.methods import Method, check_options, methods_of, size
 from regbench.suite.schema import (
@@ -284,7 +284,8 @@ def _check_claims(draft: Draft, labels: Sequence[str] | None, titles: Sequence[s
                 faults.append(
                     Fault(f"{where}.references[{position}]", show(label), "also one of the methods")
                 )
-        of = claim.margin.of if isinstance(claim, Equivalence) else None
+        margin = claim.margin if isinstance(claim, Equivalence | Monotone) else None
+        of = None if margin is None else margin.of
         if of is not None and labels is not None and of not in labels:
             faults.append(Fault(f"{where}.margin.of", show(of), unknown("label of a method", of, labels)))
         if draft.head is not None and draft.sound("suite.metrics") and claim.metric not in draft.head.metrics:

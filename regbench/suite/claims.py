@@ -18,11 +18,11 @@ class Margin(Table):
     """How small a difference counts as none: either `relative` or `absolute`."""
 
     relative: float | None = Field(None, gt=0)
-    """As a share of a method's mean: 0.05 is 5%."""
+    """As a share of a method's mean: 0.05 is 5%. The mean must be positive; its spread over seeds is counted."""
     absolute: float | None = Field(None, gt=0)
     """In units of the metric."""
     of: str | None = None
-    """Label of the method whose mean `relative` is a share of; without one: the reference itself."""
+    """Label of the method whose mean `relative` is a share of; without one: the reference, or the step's first."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Margin:
@@ -45,7 +45,10 @@ class BaseClaim(Table):
 
 
 class Equivalence(BaseClaim):
-    """Each method matches each reference within a margin (two one-sided tests)."""
+    """Each method matches each reference within a margin (two one-sided tests).
+
+    Refuted where one of them is shown to be further away than the margin, to a side that is claimed.
+    """
 
     kind: Literal["equivalence"]
     methods: Labels = Field(min_length=1)
@@ -59,7 +62,10 @@ class Equivalence(BaseClaim):
 
 
 class Difference(BaseClaim):
-    """Each method differs from each reference."""
+    """Each method differs from each reference.
+
+    Refuted where one of them is shown to differ in the other direction; so `either` is never refuted.
+    """
 
     kind: Literal["difference"]
     methods: Labels = Field(min_length=1)
@@ -71,7 +77,10 @@ class Difference(BaseClaim):
 
 
 class Ordering(BaseClaim):
-    """Each method is better than the next one of the list."""
+    """Each method is better than the next one of the list.
+
+    Refuted where one of them is shown to be worse than the next.
+    """
 
     kind: Literal["ordering"]
     methods: Labels = Field(min_length=2)
@@ -79,13 +88,19 @@ class Ordering(BaseClaim):
 
 
 class Monotone(BaseClaim):
-    """From the first method to the last the metric only ever goes one way."""
+    """From one method to the next the metric goes one way or stands still, and overall it does go.
+
+    Without a margin every step must go the claimed way. Refuted where a step, or the whole way, is shown to go the
+    other way by more than that.
+    """
 
     kind: Literal["monotone"]
     methods: Labels = Field(min_length=2)
     """Labels, in the order of what is varied."""
     direction: Literal["improves", "worsens"] = "improves"
-    """Which way; standing still is allowed at each step, but not over the whole list."""
+    """Which way."""
+    margin: Margin | None = None
+    """How far a step may go the wrong way and still count as standing still; from first to last it never may."""
 
 
 Claim = Annotated[Equivalence | Difference | Ordering | Monotone, Field(discriminator="kind")]

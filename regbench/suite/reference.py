@@ -32,7 +32,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[regularizers]]", RegularizerEntry),
     ("[[figures]]", FigureEntry),
     *((f'[[claims]], kind = "{kind}"', model) for kind, model in KINDS.items()),
-    ("margin of an equivalence", Margin),
+    ("margin of a claim", Margin),
     ("[tuning]", Tuning),
     ("[tuning.search]", SharedSearch),
     ("one search", Search),
