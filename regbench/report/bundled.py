@@ -6,12 +6,14 @@ from regbench.hookspecs import hookimpl
 from regbench.report.figure import Figure
 from regbench.report.figures.clusters import Clusters
 from regbench.report.figures.curves import Curves
+from regbench.report.figures.interpolations import Interpolations
 from regbench.report.figures.prototypes import Prototypes
 from regbench.report.figures.reconstructions import Reconstructions
 from regbench.report.figures.samples import Samples
+from regbench.report.figures.synthesis import Synthesis
 from regbench.report.figures.tsne import TSNE
 
 
 @hookimpl
 def regbench_figures() -> list[type[Figure]]:
-    return [Reconstructions, Curves, Prototypes, Samples, TSNE, Clusters]
+    return [Reconstructions, Curves, Prototypes, Synthesis, Samples, Interpolations, TSNE, Clusters]

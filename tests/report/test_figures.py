@@ -56,8 +56,18 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_kinds_and_titles() -> None:
     kinds = regbench_figures()
-    names = ["reconstructions", "curves", "prototypes", "samples", "tsne", "clusters"]
+    names = [
+        "reconstructions",
+        "curves",
+        "prototypes",
+        "synthesis",
+        "samples",
+        "interpolations",
+        "tsne",
+        "clusters",
+    ]
     assert [cls.name for cls in kinds] == names
+    assert all(cls.selective for cls in kinds)
     assert all(cls.title and cls.__doc__ for cls in kinds)
     for cls in kinds:
         assert all(field.description for field in cls.Options.model_fields.values())

@@ -63,7 +63,7 @@ def test_all_bundled_figures_where_the_suite_names_none(tmp_path: Path, out: Pat
     pictures, failures = draw_figures(run_with(tmp_path), out, progress=told.append)
     assert not failures
     assert [p.name for p in pictures] == [
-        f"{kind}-digits" for kind in ("reconstructions", "curves", "samples", "tsne")
+        f"{kind}-digits" for kind in ("reconstructions", "curves", "samples", "interpolations", "tsne")
     ]
     assert told[0] == "drawing reconstructions"
     for picture in pictures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patheffects import withStroke
@@ -15,6 +16,8 @@ from regbench.report.style import FAINT, GREY, Look, plain, shorten
 from regbench.store.records import CellRecord
 
 LEGEND_LETTERS = 40
+LETTER = 0.052
+"""Width of a letter of a legend, in inches."""
 
 HALO = [withStroke(linewidth=1.5, foreground="white")]
 """Keeps words readable on lines."""
@@ -70,11 +73,22 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def legend_columns(names: Sequence[str], width: float, each: float) -> int:
+    """The most columns in which a legend fits into ``width`` inches, filled column by column.
+
+    ``each``: inches that a column takes besides its longest name.
+    """
+    for columns in range(len(names), 1, -1):
+        parts = np.array_split([len(name) for name in names], columns)
+        if sum(each + LETTER * part.max() for part in parts) <= width:
+            return columns
+    return 1
+
+
 def legend(canvas: Canvas, methods: Sequence[str], look_of: Mapping[str, Look]) -> None:
     """All methods in rows under the charts; makes the canvas higher by as much."""
     names = [shorten(method, LEGEND_LETTERS) for method in methods]
-    widest = 0.45 + 0.052 * max(map(len, names))
-    columns = max(1, min(4, len(methods), int(canvas.get_figwidth() / widest)))
+    columns = legend_columns(names, canvas.get_figwidth(), 0.45)
     canvas.set_figheight(canvas.get_figheight() + 0.13 * math.ceil(len(methods) / columns))
     canvas.legend(
         [look_of[method].handle() for method in methods],

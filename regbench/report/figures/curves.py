@@ -51,7 +51,7 @@ def _draw(
     cells: list[CellRecord], look_of: Mapping[str, Look], anchors: Mapping[str, float], width: float
 ) -> Canvas:
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    canvas = Canvas(figsize=(width, 2.2), layout="constrained")
+    canvas = Canvas(figsize=(width, 2.2 + 0.05 * max(0, len(methods) - 6)), layout="constrained")
     axes = canvas.subplots(1, 2, sharey=True)
     unfinished = [cell for cell in cells if cell.status != "done"]
     levels: list[float] = []

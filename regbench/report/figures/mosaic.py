@@ -26,6 +26,10 @@ LINE, SMALL_LINE = 0.11, 0.085
 """Height of a line of a label, of a note, in inches."""
 NUMBER = 0.215
 """Width of a number under an image, in inches."""
+LEAST = 0.19
+"""Smallest distance of images in inches at which one can still tell what they show."""
+BREAK = 0.35
+"""Space between groups of images, in images."""
 GAP = 0.04
 """Space between neighbouring images, as a share of their distance."""
 DPI = 300
@@ -41,9 +45,9 @@ class Block:
     numbers: Sequence[str] = ()
 
 
-def room(width: float) -> float:
-    """How many images have room side by side if there are to be numbers under them."""
-    return (width - LABEL - 0.02) / NUMBER
+def room(width: float, each: float = NUMBER) -> float:
+    """How many images have room side by side at such a distance: by default for numbers under them."""
+    return (width - LABEL - 0.02) / each
 
 
 class Mosaic:
@@ -62,14 +66,24 @@ class Mosaic:
         self._placed: list[tuple[float, float, NDArray[np.uint8]]] = []
 
     def row(
-        self, blocks: Sequence[Block], name: str = "", *, look: Look | None = None, note: str = ""
+        self,
+        blocks: Sequence[Block],
+        name: str = "",
+        *,
+        look: Look | None = None,
+        note: str = "",
+        words: str = "",
     ) -> None:
-        """Images with a label, a bar in the method's colour beside it, and a small note under it."""
+        """Images with a label, a bar in the method's colour beside it, and a small note under it.
+
+        ``words`` stand where there are no images.
+        """
         for block in blocks:
             self._images(block)
-        words = self._label(name, look, note)
+        self.text(self._x(0), self.y + 0.5 * (self.side - LINE), words, color=GREY)
+        label = self._label(name, look, note)
         numbered = any(block.numbers for block in blocks)
-        self.y += max(self.pitch + (SMALL_LINE + 0.015) * numbered, words)
+        self.y += max(self.pitch + (SMALL_LINE + 0.015) * numbered, label)
 
     def heading(self, texts: Sequence[tuple[float, float, str]], note: str = "") -> None:
         """Bold words over groups of columns, each (first column, number of columns, words), with a rule.
@@ -122,7 +136,7 @@ class Mosaic:
 
     def _label(self, name: str, look: Look | None, note: str) -> float:
         """Write a row's label; returns its height."""
-        lines = textwrap.wrap(plain(name), LETTERS, max_lines=2, placeholder="…")
+        lines = textwrap.wrap(plain(name), LETTERS, max_lines=3, placeholder="…")
         small = textwrap.wrap(plain(note), LETTERS + 5, max_lines=2, placeholder="…")
         height = LINE * len(lines) + SMALL_LINE * len(small)
         y = self.y + max(0.0, 0.5 * (self.side - height))

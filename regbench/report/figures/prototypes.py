@@ -44,10 +44,10 @@ class Prototypes(SelectiveFigure):
         sheet = Mosaic(self.options.width, columns)
         for cell in cells:
             images_KCHW = shown.arrays[cell.method]["prototype_images"]
-            shares = _shares(cell)
+            share_K = shares(cell)
             for start in range(0, len(images_KCHW), columns):
                 chosen = slice(start, start + columns)
-                block = Block(0, images_KCHW[chosen], shares[chosen])
+                block = Block(0, images_KCHW[chosen], share_K[chosen])
                 sheet.row([block], cell.method if start == 0 else "", look=look_of[cell.method])
             sheet.space(0.05)
         text = (
@@ -57,8 +57,11 @@ class Prototypes(SelectiveFigure):
         return Drawing(f"prototypes-{slug(shown.dataset)}", sheet.finish(), text)
 
 
-def _shares(cell: CellRecord) -> list[str]:
-    """Percent of the test images per prototype, rounded, so that only an empty cluster shows as 0."""
+def shares(cell: CellRecord) -> list[str]:
+    """Percent of the test images per prototype, rounded, so that only an empty cluster shows as 0.
+
+    Empty where the clusters were not counted.
+    """
     clusters = cell.result["diagnostics"].get("clusters")
     if clusters is None:
         return []

@@ -15,12 +15,9 @@ from pydantic import Field
 
 from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
 from regbench.report.figures.choose import SelectiveFigure, Shown, best_median_worst, same_images, shown_seeds
-from regbench.report.figures.mosaic import Block, Mosaic, room
+from regbench.report.figures.mosaic import BREAK, Block, Mosaic, room
 from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import Run
-
-BREAK = 0.35
-"""Space between the groups, in images."""
 
 
 class ReconstructionsOptions(SelectionOptions):

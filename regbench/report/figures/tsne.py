@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -24,11 +25,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
-from regbench.report.figures.charts import HALO
+from regbench.report.figures.charts import HALO, legend_columns
 from regbench.report.figures.choose import SelectiveFigure, Shown, same_images, shown_seeds
 from regbench.report.style import CLASSES, GREY, WIDTH, Look, plain, shorten, slug
 from regbench.store.records import Run
 
+LINE = 0.115
+"""Height of a line of a method's name, in inches."""
+MARGIN = 0.03
+"""Free on each side of a panel, in inches."""
 CACHE = Path("derived", "tsne")
 STAR: dict[str, Any] = {
     "marker": "*",
@@ -66,17 +71,13 @@ class TSNE(SelectiveFigure):
             labels_L = same_images(shown, "latent_labels")[: self.options.images]
             if len(labels_L) < 4:  # too few to lay out
                 continue
-            width: float = self.options.width
-            rows, columns = _grid(len(shown.cells), width)
-            canvas = Canvas(figsize=(width, rows * (width / columns + 0.16) + 0.25), layout="constrained")
-            axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
-            for ax in axes:
-                ax.set_axis_off()
-            for ax, cell in zip(axes, shown.cells, strict=False):
+            stars = any("prototypes" in arrays for arrays in shown.arrays.values())
+            handles = _handles(labels_L, shown.classes, stars=stars)
+            canvas, axes, side = _sheet(self.options.width, [cell.method for cell in shown.cells], handles)
+            for ax, cell in zip(axes, shown.cells, strict=True):
                 points = self._embed(run.path / CACHE, shown.arrays[cell.method])
-                _title(ax, cell.method, look_of[cell.method], width / columns)
+                _title(ax, cell.method, look_of[cell.method], side)
                 _panel(ax, points, labels_L)
-            _legend(canvas, labels_L, stars=any("prototypes" in arrays for arrays in shown.arrays.values()))
             yield Drawing(f"tsne-{slug(shown.dataset)}", canvas, self._caption(shown, labels_L))
 
     def _embed(self, cache: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32] | None:
@@ -158,6 +159,36 @@ def _grid(count: int, width: float) -> tuple[int, int]:
     return math.ceil(count / columns), max(columns, 2)
 
 
+def _sheet(
+    width: float, methods: Sequence[str], handles: Sequence[Line2D]
+) -> tuple[Canvas, list[Axes], float]:
+    """A square per method with room for its name over it, and the legend below; also its side with margins.
+
+    Laid out in inches: constrained layout cuts off the names above squares.
+    """
+    rows, columns = _grid(len(methods), width)
+    side = width / columns
+    head = 0.07 + LINE * max(len(_lines(method, side)) for method in methods)
+    labels = [str(handle.get_label()) for handle in handles]
+    across = legend_columns(labels, width, 0.36)
+    foot = 0.06 + 0.13 * math.ceil(len(labels) / across) if labels else 0.0
+    height = rows * (side + head) + foot
+    canvas = Canvas(figsize=(width, height))
+    axes = []
+    for i in range(len(methods)):
+        left, top = i % columns * side + MARGIN, i // columns * (side + head) + head
+        inner = side - 2 * MARGIN
+        ax = canvas.add_axes(
+            (left / width, 1 - (top + inner) / height, inner / width, inner / height), frame_on=False
+        )
+        ax.set_axis_off()
+        axes.append(ax)
+    if handles:
+        place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0.1}
+        canvas.legend(handles=[*handles], ncols=across, handletextpad=0.1, columnspacing=1.0, **place)
+    return canvas, axes, side
+
+
 def _colours(labels_L: NDArray[np.int64]) -> dict[int, Any]:
     classes = [int(label) for label in np.unique(labels_L)]
     if classes == [UNLABELLED]:
@@ -172,15 +203,22 @@ def _named(colour_of: Mapping[int, Any]) -> Mapping[int, Any]:
     return colour_of if len(colour_of) <= FEW_CLASSES and UNLABELLED not in colour_of else {}
 
 
-def _title(ax: Axes, method: str, look: Look, width: float) -> None:
-    """The method's name, as much as fits into a panel's width, with a bar in its colour."""
-    ax.set_title(plain(shorten(method, int(width / 0.07))), x=0.05, fontsize=7)
-    bar = Rectangle((0, 1.02), 0.02, 0.07, facecolor=look.color, transform=ax.transAxes, clip_on=False)
+def _lines(method: str, side: float) -> list[str]:
+    """A method's name in lines that are no wider than a panel's ``side`` in inches, two at most."""
+    return textwrap.wrap(plain(method), int(side / 0.07), max_lines=2, placeholder="…")
+
+
+def _title(ax: Axes, method: str, look: Look, side: float) -> None:
+    """The method's name over the panel, with a bar in its colour."""
+    lines = _lines(method, side)
+    ax.set_title("\n".join(lines), x=0.05, fontsize=7, pad=3)
+    inch = 1 / (side - 2 * MARGIN)  # in heights of the panel
+    bar = Rectangle((0, 1 + 0.03 * inch), 0.02, (LINE * len(lines)) * inch, transform=ax.transAxes)
+    bar.set(facecolor=look.color, clip_on=False)
     ax.add_patch(bar)
 
 
 def _panel(ax: Axes, points: NDArray[np.float32] | None, labels_L: NDArray[np.int64]) -> None:
-    ax.set_box_aspect(1)
     if points is None:
         middle: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
         ax.text(0.5, 0.5, "all codes are the same", color=GREY, **middle)
@@ -203,20 +241,17 @@ def _name_class(ax: Axes, places: NDArray[np.float32], name: str, colour: Any) -
     ax.annotate(name, (x, y), **place, **style, color=colour, path_effects=HALO, zorder=3)
 
 
-def _legend(canvas: Canvas, labels_L: NDArray[np.int64], *, stars: bool) -> None:
-    colour_of = _colours(labels_L)
+def _class_name(label: int, classes: Sequence[str]) -> str:
+    """``3``, or ``3 cat`` where the class has a name beside its number; the panels have the number alone."""
+    name = classes[label] if label < len(classes) else str(label)
+    return name if name == str(label) else plain(f"{label} {shorten(name, 16)}")
+
+
+def _handles(labels_L: NDArray[np.int64], classes: Sequence[str], *, stars: bool) -> list[Line2D]:
+    """What the legend explains; nothing where there are neither classes with colours of their own nor prototypes."""
+    style: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linestyle": ""}
     handles = [
-        Line2D([], [], marker="o", markersize=3.5, linestyle="", color=colour, label=str(label))
-        for label, colour in _named(colour_of).items()
+        Line2D([], [], **style, color=colour, label=_class_name(label, classes))
+        for label, colour in _named(_colours(labels_L)).items()
     ]
-    if stars:
-        handles.append(Line2D([], [], **STAR, label="prototype"))
-    if handles:
-        canvas.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(len(handles), int(canvas.get_figwidth() / 0.42)),
-            handletextpad=0.1,
-            columnspacing=1.0,
-            borderaxespad=0,
-        )
+    return [*handles, Line2D([], [], **STAR, label="prototype")] if stars else handles
