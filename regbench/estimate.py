@@ -48,7 +48,7 @@ def estimate(
     kinds: dict[str, Cost] = {}
     costs = {}
     for cell in cells:
-        if cell.state != "todo":  # measuring again costs next to nothing
+        if cell.state not in ("todo", "waiting"):  # measuring again costs next to nothing
             continue
         spec = cell.spec
         kind = canonical({k: v for k, v in spec.key().items() if k != "seed"})

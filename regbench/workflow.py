@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regbench.errors import CellsFailed, DataError, Interrupted, PluginError, RegbenchError
-from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, ignore
+from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, TuningStarted, ignore
 from regbench.names import remember
 from regbench.plugins import Registry, registry
 from regbench.store.location import find_run, mark_last
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from regbench.execution.planning import PlannedCell
     from regbench.suite.cells import CellSpec
     from regbench.suite.schema import Suite
+    from regbench.tuning.study import Study
+    from regbench.tuning.trials import Trials
 
 KINDS = ("regularizers", "datasets", "metrics", "figures")
 
@@ -49,6 +51,7 @@ class Plan:
     suite: Suite
     registry: Registry
     specs: tuple[CellSpec, ...]
+    """The cells as the suite has them, before tuning."""
     cells: tuple[PlannedCell, ...]
     run_dir: Path
     data_root: Path
@@ -56,10 +59,24 @@ class Plan:
     wishes: Wishes
     unnamed: int
     """Cells in the run directory that the suite no longer names; they are kept, and left out of reports."""
+    studies: tuple[Study, ...] = ()
+    """Where the suite has ``[tuning]``: each method on each data set, with the trials that have ended."""
 
     @property
     def todo(self) -> tuple[PlannedCell, ...]:
-        return tuple(cell for cell in self.cells if cell.todo)
+        """Cells to run, each once, whatever methods share it."""
+        return tuple({cell.id: cell for cell in self.cells if cell.todo}.values())
+
+    @property
+    def to_tune(self) -> tuple[Study, ...]:
+        """Studies whose trials are to be run: those that lack some, of methods that are not left out."""
+        from regbench.execution.planning import matches
+
+        def wanted(study: Study) -> bool:
+            own = [spec for spec in self.specs if study.fits(spec)]
+            return not self.wishes.only or any(matches(spec, self.wishes.only) for spec in own)
+
+        return tuple(study for study in self.studies if study.pending and wanted(study))
 
 
 def load_plugins(files: Sequence[Path | str] = ()) -> Registry:
@@ -94,27 +111,50 @@ def plan(
     from regbench.suite.cells import expand
     from regbench.suite.load import load_suite as load
     from regbench.training.precision import resolve_device, resolve_precision
+    from regbench.tuning.study import studies_of, trial_names
 
     found = load_plugins(plugins)
     loaded = load(suite, found)
     where = resolve_device(device)
     root = data_root(data_dir)
     specs = expand(loaded, found, root, lambda precision: resolve_precision(precision, where))
-    check_patterns(specs, [*force, *only])
+    studies = studies_of(loaded, found, specs)
+    check_patterns([*specs, *trial_names(studies)], force)
+    check_patterns(specs, only)
     directory = locate_runs(runs_dir) / loaded.name
     wishes = Wishes(tuple(force), tuple(only), accept_stale)
-    return _look_up(Plan(loaded, found, specs, (), directory, root, where, wishes, 0))
+    return _look_up_all(Plan(loaded, found, specs, (), directory, root, where, wishes, 0, studies))
+
+
+def _look_up_all(ready: Plan) -> Plan:
+    """The plan with its trials and its cells as the store has them now."""
+    if ready.studies:
+        trials = _trials(ready)
+        ready = replace(ready, studies=tuple(trials.replay(study) for study in ready.studies))
+    return _look_up(ready)
+
+
+def _trials(ready: Plan) -> Trials:
+    from regbench.tuning.trials import Trials
+
+    metric = ready.studies[0].tuning.metric
+    source, wishes = ready.registry.metric(metric).source, ready.wishes
+    return Trials(ready.run_dir, metric, source, force=wishes.force, accept_stale=wishes.accept_stale)
 
 
 def _look_up(ready: Plan) -> Plan:
-    """The plan with its cells as the store has them now."""
+    """The plan with its cells as the store has them now, given its trials."""
     from regbench.execution.planning import matches, plan_cells
+    from regbench.tuning.study import resolve
 
     wishes = ready.wishes
     sources = {name: ready.registry.metric(name).source for name in ready.suite.metrics}
-    planned = plan_cells(
-        ready.specs, ready.run_dir, sources, force=wishes.force, accept_stale=wishes.accept_stale
-    )
+    specs, reasons = resolve(ready.specs, ready.studies)
+    planned = plan_cells(specs, ready.run_dir, sources, force=wishes.force, accept_stale=wishes.accept_stale)
+    planned = [
+        cell if cell.spec.phase == "final" else cell.waiting(reasons[cell.spec.dataset, cell.spec.method])
+        for cell in planned
+    ]
     if wishes.only:
         planned = [
             cell if matches(cell.spec, wishes.only) or not cell.todo else cell.skipped("left out by --only")
@@ -168,25 +208,54 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     outcomes: dict[str, Outcome] = {}
     stopped: Stop | None = None
     with writer.locked():
-        ready = _look_up(ready)  # another process may have finished cells in the meantime
+        ready = _look_up_all(ready)  # another process may have finished cells in the meantime
         run = _write_lock(ready, writer)
         mark_last(ready.run_dir)
-        listener(
-            SuiteStarted(
-                ready.suite.name, str(ready.run_dir), len(ready.cells), len(ready.todo), str(ready.device)
-            )
-        )
         executor = LocalExecutor(
             writer, ready.registry, ready.suite.metrics, ready.device, ready.data_root, listener
         )
         try:
             with stoppable():
+                if ready.to_tune:
+                    ready = _tune(ready, listener)
+                    run = _write_lock(ready, writer)
+                listener(_started(ready))
                 outcomes = executor.run(ready.todo, run)
         except Stop as stop:
             stopped = stop
         except ListenerFailed as failed:
             raise failed.error from failed
     return _conclude(ready, outcomes, stopped, time.monotonic() - started, listener)
+
+
+def _started(ready: Plan) -> SuiteStarted:
+    where, device = str(ready.run_dir), str(ready.device)
+    return SuiteStarted(ready.suite.name, where, len(ready.cells), len(ready.todo), device)
+
+
+def _tune(ready: Plan, listener: Listener) -> Plan:
+    """Run the trials that are missing, and look the cells up that follow from them."""
+    from regbench.execution.local import LocalExecutor
+    from regbench.store.writer import RunWriter
+
+    trials = _trials(ready)
+    wanted = ready.to_tune
+    todo = sum(study.pending for study in wanted)
+    writer = RunWriter(trials.directory)
+    executor = LocalExecutor(
+        writer, ready.registry, (trials.metric,), ready.device, ready.data_root, listener
+    )
+    listener(
+        TuningStarted(
+            ready.suite.name,
+            str(trials.directory),
+            sum(study.budget for study in wanted),
+            todo,
+            str(ready.device),
+        )
+    )
+    ran = {study.place: study for study in trials.run(wanted, executor, listener)}
+    return _look_up(replace(ready, studies=tuple(ran.get(study.place, study) for study in ready.studies)))
 
 
 def _conclude(
@@ -210,11 +279,24 @@ def _conclude(
     if failed:
         listing = "\n".join(_failure(cell, outcome) for cell, outcome in failed)
         raise CellsFailed(
-            f"{len(failed)} of {len(states)} cells failed:\n{listing}",
+            f"{len(failed)} of {len(states)} cells failed:\n{listing}{_untuned(ready)}",
             hint="log.txt in a cell's latest attempt has the traceback; a second run tries failed cells again, "
             "diverged ones only with --force",
         )
+    if untuned := _untuned(ready):
+        raise CellsFailed(untuned.strip(), hint="narrow the search space, or try again: --force '* trial *'")
     return finished
+
+
+def _untuned(ready: Plan) -> str:
+    """One line for each study that has nothing to select from."""
+    lines = (
+        f"\n{study.title}: all {study.budget} trials failed, so its cells are not run; the last one: "
+        f"{study.trials[-1].reason}"
+        for study in ready.studies
+        if study.failed
+    )
+    return "".join(lines)
 
 
 def _failure(cell: CellRecord, outcome: Outcome) -> str:
@@ -250,7 +332,8 @@ def _check_data(ready: Plan) -> None:
 
     problems: list[str] = []
     mends: list[str] = []
-    for spec in {cell.spec.dataset: cell.spec for cell in ready.todo}.values():
+    specs = [study.base for study in ready.to_tune] + [cell.spec for cell in ready.todo]
+    for spec in {spec.dataset: spec for spec in specs}.values():
         dataset = dataset_of(spec, ready.registry)
         try:
             found = dataset.check(ready.data_root)
@@ -269,6 +352,7 @@ def _check_data(ready: Plan) -> None:
 
 def _write_lock(ready: Plan, writer: Any) -> Run:
     from regbench.suite.methods import families_of
+    from regbench.tuning.record import tuning_record
 
     suite = ready.suite
     head: Mapping[str, Any] = {
@@ -278,6 +362,7 @@ def _write_lock(ready: Plan, writer: Any) -> Run:
         "figures": [figure.model_dump(mode="json") for figure in suite.figures],
         "claims": [claim.model_dump(mode="json") for claim in suite.claims],
         "families": families_of(suite.regularizers, ready.registry),
+        "tuning": tuning_record(ready.studies),
         "file": suite.file,
     }
     run: Run = writer.write_lock(

@@ -59,6 +59,24 @@ def _finished(event: Any) -> str:
     return f"{event.cell}: {event.status} in {duration(event.seconds)}; {detail}"
 
 
+def _selected(event: Any) -> str:
+    head = f"{event.study}: tuned, {event.trials} trials" + (
+        f", {event.failed} failed" if event.failed else ""
+    )
+    if event.chosen is None:
+        return f"{head}; nothing to select from"
+    values = ", ".join(f"{name} = {_setting(value)}" for name, value in event.values.items())
+    return f"{head}; selected {values} ({event.value:.4g}, trial {event.chosen})"
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _tuning(event: Any) -> str:
+    return f"{event.suite}: up to {event.todo} of {event.trials} tuning trials to run on {event.device}"
+
+
 class _Plain:
     """One plain line per event; of the epochs one every half minute."""
 
@@ -70,6 +88,13 @@ class _Plain:
         line = getattr(self, f"_{type(event).__name__}")(event)
         if line:
             print(line, file=sys.stderr, flush=True)
+
+    def _TuningStarted(self, event: Any) -> str:
+        self._todo = event.todo
+        return f"{_tuning(event)}, in {event.run}"
+
+    def _StudyFinished(self, event: Any) -> str:
+        return _selected(event)
 
     def _SuiteStarted(self, event: Any) -> str:
         self._todo = event.todo
@@ -125,11 +150,26 @@ class _Live:
     def __call__(self, event: Event) -> None:
         getattr(self, f"_{type(event).__name__}")(event)
 
+    def _TuningStarted(self, event: Any) -> None:
+        self._say(_tuning(event))
+        self._begin(f"{event.suite} tuning", event.todo)
+
+    def _StudyFinished(self, event: Any) -> None:
+        self._say(_selected(event))
+
     def _SuiteStarted(self, event: Any) -> None:
-        self._todo = event.todo
         self._say(f"{event.suite}: {event.todo} of {event.cells} cells to run on {event.device}")
-        if event.todo:
-            self._suite = self.progress.add_task(event.suite, total=event.todo, note="")
+        self._begin(event.suite, event.todo)
+
+    def _begin(self, title: str, todo: int) -> None:
+        """Fresh bars: the tuning has its own, and then the suite."""
+        for task in (self._suite, self._cell):
+            if task is not None:
+                self.progress.remove_task(task)
+        self._suite = self._cell = None
+        self._todo, self._finished, self._started = todo, 0, time.monotonic()
+        if todo:
+            self._suite = self.progress.add_task(title, total=todo, note="")
             self._cell = self.progress.add_task("", total=None, note="")
 
     def _CellStarted(self, event: Any) -> None:

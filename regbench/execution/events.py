@@ -54,6 +54,36 @@ class CellFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningStarted:
+    """Trials come before the suite's own cells; each is a cell, too, and has a cell's events."""
+
+    suite: str
+    run: str
+    """Path of the directory that the trials lie in."""
+    trials: int
+    """Trials of the methods that are tuned now."""
+    todo: int
+    """At most so many of them will be run; the others have ended before."""
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished:
+    """All trials of one method on one data set have ended."""
+
+    study: str
+    """Short name, ``<data set> <method>``."""
+    trials: int
+    failed: int
+    chosen: int | None
+    """Number of the trial that is selected; ``None``: all have failed."""
+    value: float | None
+    """Its metric on the held-out images."""
+    values: Mapping[str, Any]
+    """Its settings."""
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteFinished:
     done: int
     failed: int
@@ -62,7 +92,9 @@ class SuiteFinished:
     seconds: float
 
 
-Event = SuiteStarted | CellStarted | EpochFinished | CellFinished | SuiteFinished
+Event = (
+    TuningStarted | StudyFinished | SuiteStarted | CellStarted | EpochFinished | CellFinished | SuiteFinished
+)
 Listener = Callable[[Event], None]
 
 

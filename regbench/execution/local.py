@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ class LocalExecutor:
         self._held: tuple[Any, CellData] | None = None
         self._anchored: set[str] = set()
 
-    def run(self, cells: Sequence[PlannedCell], run: Run) -> dict[str, Outcome]:
+    def run(self, cells: Sequence[PlannedCell], run: Run, first: int = 1) -> dict[str, Outcome]:
         """Run ``cells``, which are all to do, and return their outcomes by id.
 
-        ``run`` is their suite's directory as it stands. Raises ``DataError`` or ``StoreError`` where nothing more
-        can be done, ``Stop`` on a signal.
+        ``run`` is their suite's directory as it stands; ``first`` is the first cell's number. Raises ``DataError`` or
+        ``StoreError`` where nothing more can be done, ``Stop`` on a signal.
         """
         outcomes = {}
-        for number, cell in enumerate(cells, 1):
+        for number, cell in enumerate(cells, first):
             title = cell.spec.title
             self.emit(CellStarted(title, number, cell.spec.training["epochs"]))
             started = time.monotonic()
@@ -92,7 +93,8 @@ class LocalExecutor:
         """The cell's data set on the device; the last one is kept, as a suite's cells come data set by data set."""
         spec = cell.spec
         subset = spec.training["train_subset"]
-        wanted = (spec.dataset_name, spec.dataset_options, spec.train_images, spec.test_images, subset)
+        images = (spec.train_images, spec.test_images, spec.phase)
+        wanted = (spec.dataset_name, spec.dataset_options, *images, subset)
         if self._held is None or self._held[0] != wanted:
             self._held = None  # lets go of the old set before the new one comes
             self._held = (wanted, self._load(spec, subset))
@@ -104,6 +106,8 @@ class LocalExecutor:
         try:
             images = dataset_of(spec, self.registry).load(self.data_root)
             split = prepare(images, spec.train_images, spec.test_images)
+            if spec.phase == "trial":
+                split = replace(split, test=split.heldout, test_labels=split.heldout_labels)
             return CellData.on(self.device, split, train_subset)
         except RegbenchError:
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +12,7 @@ from regbench.errors import UsageError
 from regbench.store.records import CellRecord, read_json
 from regbench.suite.cells import CellSpec, canonical, without_source
 
-State = Literal["finished", "accepted", "diverged", "skipped", "remeasure", "todo"]
+State = Literal["finished", "accepted", "diverged", "skipped", "waiting", "remeasure", "todo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class PlannedCell:
     def skipped(self, why: str) -> PlannedCell:
         """The same cell, left alone this time."""
         return replace(self, state="skipped", why=why)
+
+    def waiting(self, why: str) -> PlannedCell:
+        """The same cell, which cannot be run before something else is."""
+        return replace(self, state="waiting", why=why)
 
     def entry(self) -> dict[str, Any]:
         """Its line in ``suite.lock.json``."""
@@ -63,17 +67,41 @@ def plan_cells(
 
     ``metrics`` maps the suite's metrics to the hashes of their code: a finished cell that lacks one, or has it
     from other code, is measured again from its saved weights, not trained again.
-    Raises ``UsageError`` for a ``force`` pattern that fits no cell.
     """
-    check_patterns(specs, force)
-    cells = run / "cells"
-    present = {path.name[-16:]: path for path in cells.iterdir() if path.is_dir()} if cells.is_dir() else {}
     named = {spec.id16 for spec in specs}
-    other = _by_key(path for id16, path in present.items() if id16 not in named)
-    return [
-        _plan_cell(spec, present.get(spec.id16), cells, other, metrics, matches(spec, force), accept_stale)
-        for spec in specs
-    ]
+    shelf = Shelf(run, metrics, force=force, accept_stale=accept_stale, named=named)
+    slugs: dict[str, str] = {}
+    planned = [shelf.look_up(spec) for spec in specs]
+    # Tuning may bring two methods to the very same settings: one result, in one place, for both.
+    return [replace(cell, slug=slugs.setdefault(cell.id, cell.slug)) for cell in planned]
+
+
+class Shelf:
+    """The cells of one run directory as they were when it was opened."""
+
+    def __init__(
+        self,
+        run: Path,
+        metrics: Mapping[str, str],
+        *,
+        force: Sequence[str] = (),
+        accept_stale: bool = False,
+        named: Collection[str] = (),
+    ) -> None:
+        """``named`` are ends of ids that the suite still names: no other cell can be one of these gone stale."""
+        self.cells = run / "cells"
+        self.metrics = metrics
+        self.force = force
+        self.accept_stale = accept_stale
+        folders = [path for path in self.cells.iterdir() if path.is_dir()] if self.cells.is_dir() else []
+        self.present = {path.name[-16:]: path for path in folders}
+        self.other = _by_key(path for id16, path in self.present.items() if id16 not in named)
+
+    def look_up(self, spec: CellSpec) -> PlannedCell:
+        """What is known of a cell, and what is to be done for it."""
+        forced = matches(spec, self.force)
+        found = self.present.get(spec.id16)
+        return _plan_cell(spec, found, self.cells, self.other, self.metrics, forced, self.accept_stale)
 
 
 def _plan_cell(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -33,6 +33,14 @@ NUMERICS = 1
 """Version of the harness's numbers: raised when a change to nets, training or evaluation alters results."""
 NOT_HASHED = ("curve_points",)
 """Settings of ``[training]`` that no number depends on."""
+
+Phase = Literal["final", "trial", "untuned"]
+PHASES: dict[Phase, dict[str, str]] = {
+    "final": {},
+    "trial": {"evaluated_on": "held-out images"},
+    "untuned": {"awaits": "tuning"},
+}
+"""What the key of a cell says of its phase."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,14 @@ class CellSpec:
     curve_points: int
     """How many epochs the curves are evaluated at; not part of the identity."""
     seed: int
+    phase: Phase = "final"
+    """``trial``: one of tuning, evaluated on the held-out images in place of the test images. ``untuned``: stands for
+    the cell whose settings tuning has not selected yet, and is never run."""
 
     def key(self) -> dict[str, Any]:
         """All that determines the cell's numbers, as it is hashed."""
         options = {name: value for name, value in self.dataset_options.items() if name not in self.paths}
+        test = {} if self.phase == "trial" else {"test_images": self.test_images}
         return {
             "schema": KEY_SCHEMA,
             "numerics": NUMERICS,
@@ -80,11 +92,12 @@ class CellSpec:
                 "options": options,
                 "fingerprint": self.fingerprint,
                 "train_images": self.train_images,
-                "test_images": self.test_images,
+                **test,
             },
             "model": self.model,
             "training": self.training,
             "seed": self.seed,
+            **PHASES[self.phase],
         }
 
     def key_without_source(self) -> dict[str, Any]:
@@ -107,8 +120,8 @@ class CellSpec:
 
     @property
     def title(self) -> str:
-        """For people: ``digits ProtoVAE K=10 seed 0``."""
-        return f"{self.dataset} {self.method} seed {self.seed}"
+        """For people: ``digits ProtoVAE K=10 seed 0``. A trial's method says which one it is; all share a seed."""
+        return f"{self.dataset} {self.method}" + ("" if self.phase == "trial" else f" seed {self.seed}")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)

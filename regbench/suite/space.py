@@ -34,13 +34,18 @@ class Parameter:
         """``training.lr``, ``options.weight``."""
         return f"{self.place}.{self.name}"
 
-    def holds(self, value: Any) -> bool:
-        """Whether a value lies in the space."""
-        if self.search.choices is not None:
-            return any(type(value) is type(choice) and value == choice for choice in self.search.choices)
-        low, high = self.search.low, self.search.high
+    def find(self, value: Any) -> Any:
+        """The value as the space has it; ``None`` where it lies outside."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and low is not None and high is not None and low <= value <= high
+        if self.search.choices is not None:
+            same = (
+                c
+                for c in self.search.choices
+                if c == value and isinstance(c, bool) is isinstance(value, bool)
+            )
+            return next(same, None)
+        low, high = self.search.low, self.search.high
+        return value if number and low is not None and high is not None and low <= value <= high else None
 
 
 Space = tuple[Parameter, ...]

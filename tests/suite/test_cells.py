@@ -215,6 +215,7 @@ OTHER: dict[str, Any] = {
     "model": {"latent": 3},
     "training": {"epochs": 3},
     "seed": 5,
+    "phase": "trial",
 }
 SAME: dict[str, Any] = {"method": "other", "dataset": "other", "paths": ("path",), "curve_points": 3}
 FOLLOWS = {"channels", "side"}
