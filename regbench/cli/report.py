@@ -31,7 +31,8 @@ def report(
     import sys
 
     from regbench.report.build import FiguresFailed, write_report
-    from regbench.report.terminal import print_tables
+    from regbench.report.claims import judge_claims
+    from regbench.report.terminal import print_claims, print_tables
     from regbench.store.location import find_run
     from regbench.store.records import Run
 
@@ -39,7 +40,9 @@ def report(
         if not quiet:
             print(what, file=sys.stderr, flush=True)
 
-    written = write_report(Run.open(find_run(run, runs_dir)), out, plugins=plugin or (), progress=tell)
+    found = Run.open(find_run(run, runs_dir))
+    written = write_report(found, out, plugins=plugin or (), progress=tell)
+    print_claims(judge_claims(found))
     # What fits a terminal; costs, latent space and figures are in the files.
     print_tables(written.tables, groups=("metric", "difference"))
     for file in (*written.texts, *written.numbers, written.html, written.figures):

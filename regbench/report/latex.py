@@ -46,6 +46,7 @@ _COMMANDS = {
     "·": r"$\cdot$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
+    "≠": r"$\neq$",
     "∞": r"$\infty$",
     "→": r"$\to$",
     "–": r"\textendash{}",

@@ -12,6 +12,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from regbench.report.claims import JudgedClaim
+from regbench.report.claims_section import claim_lines
 from regbench.report.table import Cell, Group, Table
 
 
@@ -33,6 +35,16 @@ def print_tables(
         for note in table.pick(*wanted).notes:
             mark = Text(f"{note.mark} ", style="bold") if note.mark else Text()
             console.print(Padding(mark + Text(printable(note.text), style="dim"), (0, 0, 0, 2)))
+        console.print()
+
+
+def print_claims(claims: Sequence[JudgedClaim], console: Console | None = None) -> None:
+    """Print one line per claim, its verdict first."""
+    console = Console() if console is None else console
+    for verdict, text in claim_lines(claims):
+        line = Text(f"{verdict:<9}  ", style="bold" if verdict != "undecided" else "")
+        console.print(line + Text(printable(text)), soft_wrap=True)
+    if claims:
         console.print()
 
 
