@@ -157,7 +157,7 @@ def _look_up(ready: Plan) -> Plan:
     ]
     if wishes.only:
         planned = [
-            cell if matches(cell.spec, wishes.only) or not cell.todo else cell.skipped("left out by --only")
+            cell if matches(cell.spec, wishes.only) or not cell.ahead else cell.skipped("left out by --only")
             for cell in planned
         ]
     cells = ready.run_dir / "cells"

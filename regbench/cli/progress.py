@@ -65,12 +65,15 @@ def _selected(event: Any) -> str:
     )
     if event.chosen is None:
         return f"{head}; nothing to select from"
-    values = ", ".join(f"{name} = {_setting(value)}" for name, value in event.values.items())
-    return f"{head}; selected {values} ({event.value:.4g}, trial {event.chosen})"
+    return f"{head}; selected {settings(event.values)} ({event.value:.4g}, trial {event.chosen})"
 
 
-def _setting(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def settings(values: Any) -> str:
+    """``training.lr = 0.003, options.weight = 2``."""
+    return ", ".join(
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in values.items()
+    )
 
 
 def _tuning(event: Any) -> str:

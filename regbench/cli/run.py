@@ -101,20 +101,28 @@ def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
     from rich.console import Console
 
     from regbench.estimate import estimate
+    from regbench.tuning.trials import typical_trials
 
-    costs = (
-        estimate(ready.cells, ready.registry, ready.device, ready.data_root) if probe and ready.todo else {}
-    )
+    trials = typical_trials(ready.to_tune)
+    cells = [*ready.cells, *trials.values()]
+    costs = {}
+    if probe and any(cell.ahead for cell in cells):
+        costs = estimate(cells, ready.registry, ready.device, ready.data_root)
+    tuning_cost = {place: costs[cell.id] for place, cell in trials.items() if cell.id in costs}
     if as_json:
-        _show_json(ready, costs)
+        _show_json(ready, costs, tuning_cost)
         return
     console = Console(soft_wrap=True, highlight=False)
     _print(console, f"{ready.suite.name}: {len(ready.cells)} cells in {ready.run_dir}, on {ready.device}")
+    if ready.studies:
+        from regbench.cli.tuning import show_tuning
+
+        show_tuning(console, ready, tuning_cost)
     if every:
         _every(console, ready)
     else:
         _by_method(console, ready, costs)
-    _totals(console, ready, costs)
+    _totals(console, ready, costs, tuning_cost)
 
 
 def _every(console: Any, ready: Plan) -> None:
@@ -136,14 +144,15 @@ def _by_method(console: Any, ready: Plan, costs: Any) -> None:
         groups.setdefault((cell.spec.dataset, cell.spec.method), []).append(cell)
     for (dataset, method), cells in groups.items():
         todo = [cell for cell in cells if cell.todo]
-        cost = costs.get(todo[0].spec.id) if todo else None
+        ahead = [cell for cell in cells if cell.ahead]
+        cost = costs.get(ahead[0].spec.id) if ahead else None
         row = [
             dataset,
             method,
             str(len(cells)),
             str(sum(cell.state in ("finished", "accepted") for cell in cells)),
             str(len(todo)),
-            "; ".join(dict.fromkeys(cell.why for cell in (todo or cells))),
+            "; ".join(dict.fromkeys(cell.why for cell in (ahead or cells))),
             "" if cost is None else duration(cost.seconds),
             "" if cost is None else f"{cost.memory_bytes / 1e9:.1f} GB",
         ]
@@ -151,12 +160,18 @@ def _by_method(console: Any, ready: Plan, costs: Any) -> None:
     console.print(table)
 
 
-def _totals(console: Any, ready: Plan, costs: Any) -> None:
+def _totals(console: Any, ready: Plan, costs: Any, tuning_cost: Any) -> None:
     from regbench.cli.progress import duration
 
-    parts = [f"{len(ready.todo)} to run, {len(ready.cells) - len(ready.todo)} not"]
+    waiting = sum(cell.state == "waiting" for cell in ready.cells)
+    parts = [f"{len(ready.todo)} to run, {len(ready.cells) - len(ready.todo) - waiting} not"]
+    if waiting:
+        parts.append(f"{waiting} once their settings are selected")
     if costs:
-        total = sum(costs[cell.spec.id].seconds for cell in ready.todo)
+        total = sum(
+            costs[cell.spec.id].seconds for cell in ready.cells if cell.ahead and cell.spec.id in costs
+        )
+        total += sum(tuning_cost[study.place].seconds * study.pending for study in ready.to_tune)
         parts.append(f"about {duration(total)} in all on {ready.device}, estimated from a few timed steps")
     _print(console, "; ".join(parts))
     if ready.unnamed:
@@ -167,10 +182,16 @@ def _totals(console: Any, ready: Plan, costs: Any) -> None:
         )
 
 
-def _show_json(ready: Plan, costs: Any) -> None:
+def _show_json(ready: Plan, costs: Any, tuning_cost: Any) -> None:
     import dataclasses
     import json
 
+    from regbench.tuning.record import tuning_record
+
+    tuning = tuning_record(ready.studies)
+    for study, entry in zip(ready.studies, tuning["studies"] if tuning else [], strict=True):
+        cost = tuning_cost.get(study.place)
+        entry |= {"missing": study.pending, "estimate": None if cost is None else dataclasses.asdict(cost)}
     cells = [
         {
             **cell.entry(),
@@ -184,6 +205,7 @@ def _show_json(ready: Plan, costs: Any) -> None:
         "suite": ready.suite.name,
         "run": str(ready.run_dir),
         "device": str(ready.device),
+        "tuning": tuning,
         "cells": cells,
     }
     typer.echo(json.dumps({**record, "unnamed": ready.unnamed}, indent=1))

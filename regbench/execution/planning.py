@@ -34,6 +34,11 @@ class PlannedCell:
         """Whether there is anything to compute."""
         return self.state in ("todo", "remeasure")
 
+    @property
+    def ahead(self) -> bool:
+        """The same, or that there will be once its settings are selected."""
+        return self.todo or self.state == "waiting"
+
     def skipped(self, why: str) -> PlannedCell:
         """The same cell, left alone this time."""
         return replace(self, state="skipped", why=why)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from regbench.execution.events import Listener, StudyFinished
 from regbench.execution.local import LocalExecutor
-from regbench.execution.planning import Shelf
+from regbench.execution.planning import PlannedCell, Shelf
 from regbench.store.records import CellRecord, Outcome, Run
 from regbench.suite.cells import CellSpec
 from regbench.tuning.study import Study, Trial, TrialState, follow
@@ -95,3 +95,13 @@ def _event(study: Study) -> StudyFinished:
         value=None if best is None else best.value,
         values={} if best is None else dict(best.values),
     )
+
+
+def typical_trials(studies: Iterable[Study]) -> dict[tuple[str, str], PlannedCell]:
+    """For each data set and method a trial with the suite's own settings, to estimate what a trial costs."""
+    specs = {study.place: study.trial_spec(0, {}) for study in studies}
+    return {
+        place: PlannedCell(spec, spec.slug, spec.id, "todo", "")
+        for place, spec in specs.items()
+        if isinstance(spec, CellSpec)
+    }
