@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes
 from regbench.errors import DataError
 from regbench.plugins import Broken, Plugin, Registry
+from regbench.report.figure import Figure, SelectionOptions
 
 
 class Options(DatasetOptions):
@@ -146,12 +147,13 @@ class Buggy(Squares):
         raise KeyError("oops")
 
 
-class CurvesOptions(Options):
+class CurvesOptions(SelectionOptions):
     width: float = Field(6.0, gt=0)
 
 
-class Curves:
+class Curves(Figure):
     Options = CurvesOptions
+    selective = True
 
 
 def plugin(name: str, cls: type[Any], *, source: str = "0" * 64, version: str = "1.0") -> Plugin:
