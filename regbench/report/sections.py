@@ -8,9 +8,15 @@ from regbench.report.across import across_section
 from regbench.report.claims_section import claims_section
 from regbench.report.section import Section
 from regbench.report.tradeoff import tradeoff_section
+from regbench.report.tuning import tuning_section
 from regbench.store.records import Run
 
-MAKERS: tuple[Callable[[Run], Section | None], ...] = (claims_section, tradeoff_section, across_section)
+MAKERS: tuple[Callable[[Run], Section | None], ...] = (
+    claims_section,
+    tradeoff_section,
+    across_section,
+    tuning_section,
+)
 """Each makes one part, or ``None`` where the run has nothing to say in it."""
 
 
