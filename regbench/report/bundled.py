@@ -10,10 +10,23 @@ from regbench.report.figures.interpolations import Interpolations
 from regbench.report.figures.prototypes import Prototypes
 from regbench.report.figures.reconstructions import Reconstructions
 from regbench.report.figures.samples import Samples
+from regbench.report.figures.spectrum import Spectrum
 from regbench.report.figures.synthesis import Synthesis
+from regbench.report.figures.tradeoff import Tradeoff
 from regbench.report.figures.tsne import TSNE
 
 
 @hookimpl
 def regbench_figures() -> list[type[Figure]]:
-    return [Reconstructions, Curves, Prototypes, Synthesis, Samples, Interpolations, TSNE, Clusters]
+    return [
+        Reconstructions,
+        Curves,
+        Prototypes,
+        Synthesis,
+        Samples,
+        Interpolations,
+        TSNE,
+        Clusters,
+        Spectrum,
+        Tradeoff,
+    ]

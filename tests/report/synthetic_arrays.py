@@ -110,6 +110,7 @@ def make_arrays(
         "shown_images": _uint8(images_NCHW[data.shown_R]),
         "reconstructions": _uint8(recon_NCHW[data.shown_R]),
         "latents": latents_LD.astype(np.float32),
+        "spectrum": np.linalg.eigvalsh(np.cov(latents_LD.T))[::-1],
         "latent_index": latent_index_L.astype(np.int64),
         "latent_labels": labels_N[latent_index_L].astype(np.int64),
         "samples": _uint8(samples_64CHW + rng.normal(0, noise, samples_64CHW.shape)),

@@ -71,7 +71,8 @@ def _factor(method: str, power: float) -> float:
     """What the weight does, and how good the kind of method is."""
     if "weight=" not in method:
         return 1.0
-    kind = {"VAE-KL": 1.6, "InfoVAE-MMD": 1.2, "ProtoVAE K=10": 1.1}[method.partition(" weight")[0]]
+    kinds = {"VAE-KL": 1.6, "InfoVAE-MMD": 1.2, "ProtoVAE K=10": 1.1}
+    kind = kinds.get(method.partition(" weight")[0], 1.0)
     return float(kind * (10 * weight_of(method)) ** power)
 
 

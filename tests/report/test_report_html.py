@@ -72,7 +72,7 @@ def rendered(run: Run, **more: Any) -> Page:
 
 def test_the_file_needs_nothing_else(page: Page, report: Report) -> None:
     sources = [image["src"] or "" for image in page.all("img") if "src" in image]
-    assert len(sources) == 6
+    assert len(sources) == len(report.pictures) == 9
     assert all(source.startswith("data:image/") for source in sources)
     assert not page.all("link")
     assert all("src" not in script for script in page.all("script"))

@@ -52,10 +52,14 @@ def band(cells: Iterable[CellRecord], value: Value) -> Band | None:
     common = sorted(set.intersection(*(set(found) for found in runs))) if runs else []
     if not common:
         return None
-    values_SE = np.array([[found[epoch] for epoch in common] for found in runs])
-    low_E, high_E = np.full((2, len(common)), np.nan)
-    if len(runs) > 1:
+    return over_seeds(np.array(common), np.array([[found[epoch] for epoch in common] for found in runs]))
+
+
+def over_seeds(epochs_E: NDArray[np.int64], values_SE: NDArray[np.float64]) -> Band:
+    """Mean and interval of one value per seed at each epoch, or at each place on another axis."""
+    low_E, high_E = np.full((2, len(epochs_E)), np.nan)
+    if len(values_SE) > 1:
         intervals = [t_interval(column_S) for column_S in values_SE.T]
         low_E = np.array([interval.low for interval in intervals], dtype=np.float64)
         high_E = np.array([interval.high for interval in intervals], dtype=np.float64)
-    return Band(np.array(common), values_SE.mean(0), low_E, high_E, len(runs))
+    return Band(epochs_E, values_SE.mean(0), low_E, high_E, len(values_SE))
