@@ -24,16 +24,18 @@ COLLAPSED_MSE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Mean codes of a set of images, and how much of the encoder they came from."""
+    """Codes of a set of images, and how much of the encoder they came from."""
 
     z_ND: NDArray[np.float32]
     alive_features: int
     """Units of the encoder's feature vector h that differ between at least two of the images."""
 
 
-def encode_images(model: Model, images: ImageSource, *, seed: int = 0, batch_size: int = BATCH) -> Codes:
-    """Mean codes (``regularizer.sampling`` off) of all images, in order."""
-    with evaluating(model, seed=seed, purpose=("codes",), sampling=False):
+def encode_images(
+    model: Model, images: ImageSource, *, seed: int = 0, batch_size: int = BATCH, sampling: bool = False
+) -> Codes:
+    """Mean codes (``regularizer.sampling`` off) of all images, in order; with ``sampling`` one sampled code each."""
+    with evaluating(model, seed=seed, purpose=("codes",), sampling=sampling):
         parts, lows, highs = [], [], []
         for x_BCHW in batches_of(images, batch_size):
             code_BD, h_BF = model.features(x_BCHW)

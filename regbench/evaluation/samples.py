@@ -43,7 +43,7 @@ def draw_samples(
     with evaluating(model, seed=seed, purpose=("samples",), sampling=True):
         z_ND = model.regularizer.sample(n)
     if z_ND is not None:
-        _check(model, z_ND, n)
+        check_codes(model, z_ND, n)
         source = model.regularizer.prior or "the method's own prior"
         return Samples(decode_codes(model, z_ND, batch_size=batch_size), source)
     codes = encode_images(model, training_images, seed=seed, batch_size=batch_size)
@@ -65,11 +65,13 @@ def sample_fitted_gaussian(
     return drawn_ND
 
 
-def _check(model: Model, z_ND: Tensor, n: int) -> None:
+def check_codes(model: Model, z_ND: Tensor | None, n: int, call: str = "sample({n})") -> Tensor:
+    """Codes that a plugin drew, as float32; raises ``PluginError`` unless they are of shape (n, D)."""
     expected = (n, model.regularizer.dims.latent)
-    if tuple(z_ND.shape) != expected:
+    if z_ND is None or tuple(z_ND.shape) != expected:
+        found = "None" if z_ND is None else f"shape {tuple(z_ND.shape)}"
         raise PluginError(
-            f"regularizer {model.regularizer.name!r}: sample({n}) returned shape {tuple(z_ND.shape)}, "
-            f"expected {expected}",
+            f"regularizer {model.regularizer.name!r}: {call.format(n=n)} returned {found}, expected {expected}",
             hint="return one code of D latent units per sample, or None where the method has no prior",
         )
+    return z_ND.float()

@@ -9,6 +9,7 @@ from regbench.seeding import derive
 
 SHOWN = 256
 LATENTS = 2_000
+CODES = 10_000
 CURVE_IMAGES = 10_000
 
 
@@ -30,6 +31,11 @@ def shown_index(n_test: int) -> NDArray[np.int64]:
 def latent_index(n_test: int) -> NDArray[np.int64]:
     """The 2,000 test images whose codes are kept; the shown ones are among them."""
     return fixed_index(n_test, LATENTS, "test")
+
+
+def code_index(n_test: int) -> NDArray[np.int64]:
+    """The 10,000 test images whose codes are compared with priors; the kept ones are among them."""
+    return fixed_index(n_test, CODES, "test")
 
 
 def curve_index(n_train: int, count: int = CURVE_IMAGES) -> NDArray[np.int64]:
