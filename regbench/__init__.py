@@ -29,6 +29,8 @@ _HOME = {
     "Drawing": "regbench.report.figure",
     "Figure": "regbench.report.figure",
     "FigureOptions": "regbench.report.figure",
+    "SelectionOptions": "regbench.report.figure",
+    "SelectiveFigure": "regbench.report.figures.choose",
     "RegbenchError": "regbench.errors",
     "load_results": "regbench.workflow",
     "load_suite": "regbench.workflow",
@@ -55,6 +57,8 @@ __all__ = [
     "RegbenchError",
     "Regularizer",
     "Search",
+    "SelectionOptions",
+    "SelectiveFigure",
     "Sizes",
     "Update",
     "hookimpl",
@@ -74,7 +78,8 @@ if TYPE_CHECKING:
     from regbench.evaluation.metric import Metric
     from regbench.hookspecs import hookimpl
     from regbench.model import Model
-    from regbench.report.figure import Drawing, Figure, FigureOptions
+    from regbench.report.figure import Drawing, Figure, FigureOptions, SelectionOptions
+    from regbench.report.figures.choose import SelectiveFigure
     from regbench.workflow import load_results, load_suite, plan, run, write_report
 
 
