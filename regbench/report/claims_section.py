@@ -52,7 +52,7 @@ def _verdicts(claims: Sequence[JudgedClaim]) -> Grid:
         (
             Cell(str(place), float(place)),
             Cell(claim.statement),
-            Cell(claim.verdict, bold=claim.verdict != "undecided"),
+            Cell(claim.verdict),
             Cell(_who(claim.deciding)),
             _difference(claim.deciding),
             Cell(claimed(claim.deciding)),

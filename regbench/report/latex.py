@@ -21,7 +21,7 @@ _HEAD = r"""% Written by regbench. Compiles alone; to \input it, load booktabs a
 """
 _TAIL = r"""\regbenchend
 """
-LONGEST_LINE = 36
+LONGEST_LINE = 28
 """Characters of a cell above which it is broken into lines."""
 _COMMANDS = {
     "\\": r"\textbackslash{}",
