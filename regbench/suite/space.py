@@ -138,6 +138,7 @@ def _check_entry(tuning: Tuning, entry: RegularizerEntry, plugin: Plugin, where:
             problem = unknown(f"option of {plugin.name}", name, known)
             if name in SharedSearch.model_fields:
                 problem = f"no option of {plugin.name}; settings of [training] are searched in [tuning]"
+            problem = problem if own else f"its declared search has {name}: {problem}"
             yield Fault(place, "" if own else show(plugin.name), problem)
         elif own and (name in entry.options or name in entry.sweep):
             yield Fault(place, "", "also set in options or sweep; leave it in one of the two")
