@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,24 @@ from numpy.typing import NDArray
 from regbench.data.batches import Batches
 from regbench.data.split import Split
 from regbench.evaluation.anchors import mean_image_mse
+from regbench.evaluation.classifier import Classifier
 from regbench.evaluation.clusters import cluster_scores, separation
 from regbench.evaluation.evaluate import decode_codes, evaluate_reconstruction, quick_mse, reconstruct
 from regbench.evaluation.latents import collapse_warnings, encode_images, latent_diagnostics
 from regbench.evaluation.metric import Metric
-from regbench.evaluation.samples import draw_samples
-from regbench.evaluation.selection import curve_index, latent_index, shown_index
+from regbench.evaluation.probe import TEST_IMAGES, TRAIN_IMAGES, probe_accuracy
+from regbench.evaluation.references import real_features
+from regbench.evaluation.regularity import (
+    cluster_distances,
+    normal_distances,
+    prior_distances,
+    spectrum,
+    spectrum_summary,
+)
+from regbench.evaluation.sample_quality import RealFeatures, frechet_distance, sample_scores
+from regbench.evaluation.samples import SAMPLES, draw_samples
+from regbench.evaluation.selection import code_index, curve_index, fixed_index, latent_index, shown_index
+from regbench.evaluation.synthesis import class_table, interpolations, sample_agreement, synthesis_pictures
 from regbench.model import Model
 
 _GLIMPSE = 32
@@ -37,6 +49,12 @@ class CellData:
     latent: NDArray[np.int64]
     mean_image_mse: float
     """What a model must beat at the very least."""
+    classifier: Classifier | None = None
+    """The suite's own classifier of the data set; ``None`` where it has no classes."""
+    real: RealFeatures | None = None
+    """Its features of the test images that samples are compared with."""
+    accuracy: float | None = None
+    """Its accuracy on the test images."""
 
     @classmethod
     def on(cls, device: torch.device, split: Split, train_subset: int) -> CellData:
@@ -50,6 +68,15 @@ class CellData:
             shown=shown_index(n_test),
             latent=latent_index(n_test),
             mean_image_mse=mean_image_mse(split.train, split.test),
+        )
+
+    def judged_by(self, classifier: Classifier | None) -> CellData:
+        """The same data with a classifier in whose features samples are judged."""
+        if classifier is None:
+            return replace(self, classifier=None, real=None, accuracy=None)
+        accuracy = classifier.accuracy(self.split.test, self.split.test_labels)
+        return replace(
+            self, classifier=classifier, real=real_features(classifier, self.split), accuracy=accuracy
         )
 
     def labels(self, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64] | None:
@@ -69,7 +96,7 @@ class CellData:
             test_labels=self.split.test_labels[:_GLIMPSE],
             classes=self.split.classes,
         )
-        return CellData.on(self.train.device, few, _GLIMPSE)
+        return CellData.on(self.train.device, few, _GLIMPSE).judged_by(self.classifier)
 
 
 def curve_point(model: Model, data: CellData) -> dict[str, Any]:
@@ -90,9 +117,13 @@ def curve_point(model: Model, data: CellData) -> dict[str, Any]:
 
 def has_clusters(model: Model) -> bool:
     """Whether the method assigns codes to clusters."""
-    dims = model.regularizer.dims
+    return _assigned(model, np.zeros((2, model.regularizer.dims.latent), dtype=np.float32)) is not None
+
+
+def _assigned(model: Model, codes_ND: NDArray[np.float32]) -> NDArray[np.int64] | None:
     with torch.no_grad():
-        return model.regularizer.assign(torch.zeros(2, dims.latent, device=model.progress.device)) is not None
+        assigned = model.regularizer.assign(torch.from_numpy(codes_ND).to(model.progress.device))
+    return None if assigned is None else assigned.cpu().numpy().astype(np.int64)
 
 
 def clusters(
@@ -102,14 +133,13 @@ def clusters(
 
     Without labels: sizes, dead clusters and separation only.
     """
-    method = model.regularizer
-    with torch.no_grad():
-        assigned = method.assign(torch.from_numpy(codes_ND).to(model.progress.device))
-        prototypes = method.prototypes()
+    assigned = _assigned(model, codes_ND)
     if assigned is None:
         return None
+    with torch.no_grad():
+        prototypes = model.regularizer.prototypes()
     known = np.zeros(len(codes_ND), dtype=np.int64) if labels_N is None else labels_N
-    scores = cluster_scores(assigned.cpu().numpy(), known, None if prototypes is None else len(prototypes))
+    scores = cluster_scores(assigned, known, None if prototypes is None else len(prototypes))
     if labels_N is None:
         scores = {name: scores[name] for name in ("sizes", "dead")}
     apart = None if prototypes is None else separation(prototypes.float().cpu().numpy())
@@ -136,14 +166,23 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
         sampled = evaluate_reconstruction(model, data.test, metrics, sampling=True, seed=seed).means
     mse = at_mean.means["mse"] if "mse" in at_mean.means else quick_mse(model, data.test)
     codes = encode_images(model, data.test, seed=seed)
-    samples = draw_samples(model, data.train, seed=seed)
+    # As many samples as test images they are compared with; the first of them are the pictures.
+    samples = draw_samples(model, data.train, n=max(SAMPLES, len(data.latent)), seed=seed)
     latents = latent_diagnostics(codes.z_ND)
+    regularity, spectrum_D = _regularity(model, data, codes.z_ND, seed)
+    table_KL = _class_table(model, data, codes.z_ND)
     diagnostics = {
         **latents,
         "collapse": collapse_warnings(latents, mse=mse, mean_image_mse=data.mean_image_mse),
         "alive_features": codes.alive_features,
+        **regularity,
+        "probe": _probe(model, data, codes.z_ND, seed),
+        "samples": _sample_quality(model, data, samples.images_NCHW, seed),
         "clusters": clusters(model, codes.z_ND, data.labels()),
     }
+    if table_KL is not None and data.classifier is not None:
+        agreement = sample_agreement(model, data.classifier, table_KL, seed=seed)
+        diagnostics["clusters"]["sample_agreement"] = agreement
     return Assessment(
         metrics={"mean": at_mean.means, "sampled": sampled},
         diagnostics=diagnostics,
@@ -152,9 +191,74 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
         arrays={
             **{f"per_image_{name}": values for name, values in at_mean.per_image.items()},
             **_pictures(model, data, codes.z_ND),
-            "samples": samples.images_NCHW,
+            **interpolations(model, codes.z_ND, data.shown),
+            **({} if table_KL is None else synthesis_pictures(model, table_KL, seed=seed)),
+            "samples": samples.images_NCHW[:SAMPLES],
+            "spectrum": spectrum_D,
         },
     )
+
+
+def _regularity(
+    model: Model, data: CellData, mean_ND: NDArray[np.float32], seed: int
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """How the aggregate codes relate to priors, and the eigenvalues of their covariance.
+
+    Aggregate: one sampled code of each image where the method samples, for only those make up what its
+    regularizer is about; else the codes.
+    """
+    z_ND = mean_ND
+    if model.regularizer.stochastic:
+        z_ND = encode_images(model, data.test, seed=seed, sampling=True).z_ND
+    chosen_ND = torch.from_numpy(z_ND[code_index(len(z_ND))]).to(model.progress.device)
+    spectrum_D = spectrum(chosen_ND)
+    distances = {
+        "prior": prior_distances(model, chosen_ND, seed=seed),
+        "normal": normal_distances(chosen_ND, seed=seed),
+        "cluster_prior": cluster_distances(model, chosen_ND, seed=seed),
+        "spectrum": spectrum_summary(spectrum_D),
+    }
+    return distances, spectrum_D
+
+
+def _probe(model: Model, data: CellData, codes_ND: NDArray[np.float32], seed: int) -> dict[str, float] | None:
+    """Classes read off mean codes; ``None`` where there are none to read."""
+    labels_N = data.labels()
+    if labels_N is None:
+        return None
+    train = curve_index(len(data.split.train), TRAIN_IMAGES)
+    test = fixed_index(len(data.split.test), TEST_IMAGES, "test")
+    images = Batches(data.split.train[train], model.progress.device)
+    fitted_ND = encode_images(model, images, seed=seed).z_ND
+    return probe_accuracy(fitted_ND, data.split.train_labels[train], codes_ND[test], labels_N[test])
+
+
+def _sample_quality(
+    model: Model, data: CellData, samples_NCHW: NDArray[np.uint8], seed: int
+) -> dict[str, float | None] | None:
+    """Samples, and reconstructions, against test images in the classifier's features; ``None`` without one."""
+    if data.classifier is None or data.real is None or len(data.latent) < 2:
+        return None
+    images = Batches(data.split.test[data.latent], model.progress.device)
+    rebuilt_NF, _ = data.classifier.judge(reconstruct(model, images, seed=seed))
+    # A few test images are fewer than the samples that are drawn for the pictures.
+    drawn_NF, _ = data.classifier.judge(samples_NCHW[: len(data.latent)])
+    scores = sample_scores(data.real, drawn_NF)
+    return {
+        **(scores or dict.fromkeys(("precision", "recall", "density", "coverage"))),
+        "frechet": frechet_distance(data.real.features_NF, drawn_NF),
+        "frechet_reconstructions": frechet_distance(data.real.features_NF, rebuilt_NF),
+    }
+
+
+def _class_table(model: Model, data: CellData, codes_ND: NDArray[np.float32]) -> NDArray[np.int64] | None:
+    """Test images of each class in each cluster; ``None`` without clusters or classes."""
+    assigned, labels_N = _assigned(model, codes_ND), data.labels()
+    if assigned is None or labels_N is None:
+        return None
+    prototypes = model.regularizer.prototypes()
+    count = int(assigned.max()) + 1 if prototypes is None else len(prototypes)
+    return class_table(assigned, labels_N, count, len(data.split.classes))
 
 
 def _pictures(model: Model, data: CellData, codes_ND: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:

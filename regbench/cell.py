@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from regbench.api import Regularizer
 from regbench.assess import Assessment, CellData, assess, curve_point
 from regbench.errors import Diverged, RegbenchError, StoreError
+from regbench.evaluation import EVALUATION
 from regbench.evaluation.evaluate import NotFinite
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
@@ -33,7 +34,7 @@ from regbench.nets import NetShape, forward_flops
 from regbench.plugins import Registry
 from regbench.store.provenance import device_name, provenance
 from regbench.store.records import SCHEMA, CellRecord, Outcome
-from regbench.store.writer import AttemptWriter, CellWriter
+from regbench.store.writer import AttemptWriter, CellWriter, finite
 from regbench.suite.cells import CellSpec
 from regbench.training.stepper import AdamSettings
 from regbench.training.trainer import Trainer, TrainingSettings
@@ -155,11 +156,12 @@ class _Work:
     def run(self) -> tuple[dict[str, bytes], dict[str, float]]:
         """Train, evaluate, and return the files of the result with the metrics at the mean code."""
         spec = self.spec
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         model, settings = self._model()
         trainer = Trainer(model, self.data.train, settings, spec.seed)
         self._rehearse(trainer)
+        # The peak is that of the training: what evaluations take, before and after it, does not count.
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self._train(trainer)
         assessment = assess(model, self.data, self.metrics, spec.seed)
         files = {
@@ -264,10 +266,16 @@ class _Work:
             self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
 
     def _assessed(self, assessment: Assessment, warnings: list[str]) -> dict[str, Any]:
+        classifier = self.data.classifier
         return {
+            "evaluation": EVALUATION,
+            "classes": list(self.data.split.classes),
+            "classifier": None
+            if classifier is None
+            else {"sha256": classifier.sha256, "accuracy": self.data.accuracy},
             "metrics": assessment.metrics,
             "metric_sources": self.metric_sources,
-            "diagnostics": {**assessment.diagnostics, "warnings": warnings},
+            "diagnostics": {**finite(assessment.diagnostics), "warnings": warnings},
             "samples_from": assessment.samples_from,
             "ssim_audit": assessment.ssim_audit,
         }

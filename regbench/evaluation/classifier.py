@@ -25,7 +25,8 @@ from regbench.modes import deterministic_convolutions, forked, full_float32, thr
 from regbench.seeding import derive
 
 VERSION = 1
-"""Raised when the net or its training changes: classifiers of another version are trained anew."""
+"""Raised, together with ``EVALUATION``, when the net or its training changes: classifiers of another version are
+trained anew."""
 TRAIN_IMAGES = 20_000
 FEATURES = 64
 WIDTHS = (16, 32, 64, 64)

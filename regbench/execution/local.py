@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +16,14 @@ from regbench.cell import run_cell, step_flops
 from regbench.data.split import prepare
 from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
+from regbench.evaluation.classifier import VERSION, Classifier, shape_of, train_classifier
+from regbench.evaluation.references import reference_numbers
 from regbench.execution.events import CellFinished, CellStarted, Listener
 from regbench.execution.interrupt import Stop
 from regbench.execution.planning import PlannedCell
 from regbench.modes import threads
 from regbench.plugins import Registry
-from regbench.store.records import Outcome, Run
+from regbench.store.records import Outcome, Run, classifier_file
 from regbench.store.writer import RunWriter
 from regbench.suite.cells import CellSpec, dataset_of
 
@@ -98,9 +101,10 @@ class LocalExecutor:
         if self._held is None or self._held[0] != wanted:
             self._held = None  # lets go of the old set before the new one comes
             self._held = (wanted, self._load(spec, subset))
-        data = self._held[1]
-        self._anchors(cell, run, data)
-        return data
+        self._anchors(cell, run, self._held[1])
+        if self._held[1].classifier is None:
+            self._held = (wanted, self._held[1].judged_by(self._classifier(cell, run, self._held[1])))
+        return self._held[1]
 
     def _load(self, spec: CellSpec, train_subset: int) -> CellData:
         try:
@@ -127,3 +131,23 @@ class LocalExecutor:
         anchors = compute_anchors(data.split.train, data.split.test, spec.model["latent"])
         self.writer.write_anchors(spec.dataset, {**anchors.as_dict(), "basis": basis})
         self._anchored.add(spec.dataset)
+
+    def _classifier(self, cell: PlannedCell, run: Run, data: CellData) -> Classifier | None:
+        """The data set's classifier: that of the run where its basis is the same, else one trained now.
+
+        ``None`` for data sets without classes, and for the trials of tuning, whose test images are others.
+        """
+        spec = cell.spec
+        if not data.split.classes or spec.phase == "trial":
+            return None
+        basis = {"dataset": spec.key()["dataset"], "version": VERSION}
+        known = run.classifier(spec.dataset)
+        if known is not None and known["basis"] == basis:
+            weights = classifier_file(run.path, spec.dataset, "pt")
+            content = weights.read_bytes() if weights.is_file() else b""
+            if hashlib.sha256(content).hexdigest() == known["sha256"]:
+                return Classifier.load(content, shape_of(data.split), self.device)
+        classifier = train_classifier(data.split, self.device)
+        facts = {**reference_numbers(classifier, data.split), "basis": basis}
+        self.writer.write_classifier(spec.dataset, facts, classifier.weights)
+        return classifier

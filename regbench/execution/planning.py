@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regbench.errors import UsageError
-from regbench.store.records import CellRecord, read_json
+from regbench.evaluation import EVALUATION
+from regbench.store.records import CellRecord, read_classifier, read_json
 from regbench.suite.cells import CellSpec, canonical, without_source
 
 State = Literal["finished", "accepted", "diverged", "skipped", "waiting", "remeasure", "todo"]
@@ -156,10 +157,24 @@ def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
 def _finished(cell: PlannedCell, record: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
     known = record.result.get("metric_sources", {})
     lacking = [name for name, source in metrics.items() if known.get(name) != source]
+    if record.result.get("evaluation", 1) < EVALUATION:
+        lacking.append("diagnostics, which an earlier version measured")
+    elif _judged_otherwise(cell.spec, record):
+        lacking.append("sample quality, as the data set's classifier is another one now")
     if not lacking:
         return replace(cell, state="finished", why="its result is in the store")
     why = f"to be measured from its saved weights: {', '.join(lacking)}"
     return replace(cell, state="remeasure", why=why, replace=True)
+
+
+def _judged_otherwise(spec: CellSpec, record: CellRecord) -> bool:
+    """Whether the run's classifier of the same images is not the one that judged this result's samples."""
+    judge = record.result.get("classifier")
+    if judge is None:
+        return False
+    now = read_classifier(record.directory.parent.parent, spec.dataset)
+    same_images = now is not None and now["basis"]["dataset"] == spec.key()["dataset"]
+    return now is not None and same_images and now["sha256"] != judge["sha256"]
 
 
 def _accepted(cell: PlannedCell, old: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:

@@ -7,7 +7,7 @@ runs/<suite>/
     cell.json                        the key whose hash is the cell's id
     attempts/<n>-<uuid>/             attempt.json  metrics.jsonl  log.txt  outcome.json
     result/                          result.json  history.json  arrays.npz  weights.pt  manifest.json
-  derived/                           rebuildable: anchors, cached embeddings
+  derived/                           rebuildable: anchors, classifiers, cached embeddings
 """
 
 from __future__ import annotations
@@ -173,6 +173,23 @@ class Run:
         """Mean-image and PCA errors of a data set, where they have been computed."""
         path = self.path / "derived" / "anchors" / f"{dataset}.json"
         return dict(read_json(path)) if path.is_file() else None
+
+    def classifier(self, dataset: str) -> dict[str, Any] | None:
+        """What is known of the suite's own classifier of a data set: ``sha256``, ``accuracy``, ``knn_pixels``,
+        ``linear_pixels``, ``floors`` (of sample quality) and ``basis``; ``None`` where there is none.
+        """
+        return read_classifier(self.path, dataset)
+
+
+def classifier_file(run: Path, dataset: str, ending: str = "json") -> Path:
+    """Where a run keeps a data set's classifier: its facts (``json``) and its weights (``pt``)."""
+    return run / "derived" / "classifier" / f"{dataset}.{ending}"
+
+
+def read_classifier(run: Path, dataset: str) -> dict[str, Any] | None:
+    """The facts of a data set's classifier, where one has been trained; see :meth:`Run.classifier`."""
+    path = classifier_file(run, dataset)
+    return dict(read_json(path)) if path.is_file() else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

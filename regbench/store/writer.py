@@ -18,7 +18,7 @@ import filelock
 
 from regbench.errors import LockedError, StoreError
 from regbench.store.files import append_line, sha256, storage_errors, sync_directory, write_bytes, write_json
-from regbench.store.records import LOCK, SCHEMA, Run, attempt_number
+from regbench.store.records import LOCK, SCHEMA, Run, attempt_number, classifier_file
 
 
 class RunWriter:
@@ -58,7 +58,9 @@ class RunWriter:
     ) -> Run:
         """Record what was asked for, the suite file as it stood and those that it extends, and the cells of it."""
         for number, source in enumerate(sources):
-            write_bytes(self.path / ("suite.toml" if number == 0 else f"suite-extended-{number}.toml"), source)
+            write_bytes(
+                self.path / ("suite.toml" if number == 0 else f"suite-extended-{number}.toml"), source
+            )
         write_json(
             self.path / LOCK,
             {
@@ -78,6 +80,14 @@ class RunWriter:
         with storage_errors(self.path):
             (self.path / "derived" / "anchors").mkdir(parents=True, exist_ok=True)
         write_json(self.path / "derived" / "anchors" / f"{dataset}.json", dict(anchors))
+
+    def write_classifier(self, dataset: str, facts: Mapping[str, Any], weights: bytes) -> None:
+        """Keep a data set's classifier; the facts, which hold the weights' checksum, come last."""
+        file = classifier_file(self.path, dataset)
+        with storage_errors(self.path):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(classifier_file(self.path, dataset, "pt"), weights)
+        write_json(file, dict(facts))
 
 
 class CellWriter:

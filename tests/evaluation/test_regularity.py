@@ -30,7 +30,7 @@ from tests.evaluation.models import Plain, small_model
 
 
 class Clustered(Plain):
-    """Three clusters at (0, 0, ...), (10, 10, ...) and (20, 20, ...), of spread 1, 1 and 3; a code goes to the nearest."""
+    """Clusters at (0, 0, ...), (10, 10, ...), (20, 20, ...) of spread 1, 1, 3; a code goes to the nearest."""
 
     name = "clustered"
     prior = "one of three"
