@@ -65,7 +65,8 @@ class Plan:
     @property
     def todo(self) -> tuple[PlannedCell, ...]:
         """Cells to run, each once, whatever methods share it."""
-        return tuple({cell.id: cell for cell in self.cells if cell.todo}.values())
+        first = {cell.id: cell for cell in reversed(self.cells) if cell.todo}
+        return tuple(cell for cell in self.cells if first.get(cell.id) is cell)
 
     @property
     def to_tune(self) -> tuple[Study, ...]:
