@@ -14,6 +14,8 @@ from regbench.suite import reference
 from regbench.suite.cells import CellSpec, expand
 from regbench.suite.jsonschema import json_schema
 from regbench.suite.load import load_suite
+from regbench.suite.methods import Method, methods_of
+from regbench.suite.schema import Suite
 
 ROOT = Path(__file__).parent.parent.parent
 SUITES = sorted((ROOT / "suites").glob("*.toml"))
@@ -29,6 +31,15 @@ def plan(name: str, plugins: Registry) -> tuple[CellSpec, ...]:
     return expand(
         suite, plugins, Path("/nowhere"), lambda precision: "fp32" if precision == "auto" else precision
     )
+
+
+def methods(suite: Suite, plugins: Registry) -> list[Method]:
+    """All methods of a suite."""
+    return [
+        method
+        for index, entry in enumerate(suite.regularizers)
+        for method in methods_of(entry, index, plugins.regularizer(entry.name))[0]
+    ]
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
@@ -89,6 +100,48 @@ def test_paper_is_the_whole_grid(plugins: Registry) -> None:
     assert widths == {"MNIST": (128, 256), "CIFAR-10": (64, 128, 256), "CIFAR-100": (64, 128, 256)}
     for cell in cells:
         assert (cell.training["batch_size"], cell.training["lr"], cell.training["warmup"]) == (256, 1e-3, 10)
+
+
+def test_paper_small_is_the_same_comparison_with_other_data(plugins: Registry) -> None:
+    whole, small = plan("paper", plugins), load_suite(ROOT / "suites" / "paper-small.toml", plugins)
+    paper = load_suite(ROOT / "suites" / "paper.toml", plugins)
+    assert small.regularizers == paper.regularizers
+    assert (small.claims, small.figures, small.seeds) == (paper.claims, paper.figures, paper.seeds)
+    assert [entry.title for entry in small.datasets] == ["MNIST", "CIFAR-10 (JPEG)"]
+    assert {cell.method for cell in whole} == {m.label for m in methods(small, plugins)}
+
+
+def test_paper_declares_the_figures_of_the_paper(plugins: Registry) -> None:
+    kinds = [figure.kind for figure in load_suite(ROOT / "suites" / "paper.toml", plugins).figures]
+    assert {"prototypes", "tsne", "synthesis", "reconstructions", "curves"} <= set(kinds)
+
+
+@pytest.mark.parametrize("name", ["ablations", "ablations-small"])
+def test_ablations_flip_one_choice_each(name: str, plugins: Registry) -> None:
+    """Each differs from the method as it is compared in one option or setting, the one that its label names."""
+    suite = load_suite(ROOT / "suites" / f"{name}.toml", plugins)
+    plain = {entry.name: entry.label for entry in reversed(suite.regularizers)}
+    flipped = {}
+    for entry in suite.regularizers:
+        if entry.label != plain[entry.name]:
+            changes = {
+                **entry.options,
+                **entry.training.model_dump(exclude_unset=True),
+                **entry.model.model_dump(exclude_unset=True),
+            }
+            flipped[entry.label] = changes
+    assert flipped == {
+        "VAE-KL, pixel-mean BCE": {"loss_scale": "mean"},
+        "InfoVAE-MMD, deterministic": {"encoder": "deterministic"},
+        "InfoVAE-MMD, deterministic, IMQ kernel": {"encoder": "deterministic", "kernel": "imq"},
+        "InfoVAE-MMD, biased": {"biased": True},
+        "ProtoVAE, cosine scores": {"scores": "cosine"},
+        "ProtoVAE, biased MMD": {"biased": True},
+        "ProtoVAE, IMQ kernel": {"kernel": "imq"},
+        "ProtoVAE, k-means seeding": {"seeding": "kmeans"},
+        "ProtoVAE, one shared Adam": {"shared_adam": True},
+        "ProtoVAE, linear bottleneck": {"bottleneck_activation": "none"},
+    }
 
 
 def test_paper_states_its_claims_beforehand(plugins: Registry) -> None:
