@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from regbench.report.frame import SAMPLED, diagnostic_columns, load_frame
+from regbench.report.quantities import DIAGNOSTICS
 from regbench.statistics import (
     Better,
     Interval,
@@ -42,23 +43,6 @@ _COST_QUANTITIES: tuple[tuple[str, str, Better, str], ...] = (
     ),
     ("images_per_second", "images/s", "higher", "training images per second"),
 )
-_DIAGNOSTICS = {
-    "active_units": (
-        "active units",
-        "latent units whose mean code varies over test images by more than 0.01",
-    ),
-    "alive_features": ("alive features", "encoder features that differ between at least two test images"),
-    "latent_rank": ("latent rank", "singular values of the centred test codes above 1e-4 of the largest"),
-    "effective_rank": ("effective rank", "exp of the entropy of the test codes' normalised singular values"),
-    "z_norm_mean": ("mean norm of z", "mean Euclidean norm of the test codes"),
-    "z_norm_max": ("largest norm of z", "largest Euclidean norm of a test code"),
-    "clusters_purity": ("purity", "share of test images in a cluster whose most frequent label is theirs"),
-    "clusters_nmi": ("NMI", "normalised mutual information of clusters and labels"),
-    "clusters_ari": ("ARI", "adjusted Rand index of clusters and labels"),
-    "clusters_accuracy": ("accuracy", "label accuracy under the best matching of clusters to labels"),
-    "clusters_dead": ("dead clusters", "clusters without a test image"),
-    "clusters_separation": ("separation", "mean distance of two prototypes over the root of the latent size"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +154,7 @@ def _quantities(run: Run) -> tuple[Quantity, ...]:
     )
     diagnostics = []
     for name, column in diagnostic_columns(run).items():
-        label, text = _DIAGNOSTICS.get(name, (name.replace("_", " "), ""))
+        label, text = DIAGNOSTICS.get(name, (name.replace("_", " "), ""))
         diagnostics.append(Quantity(column, label, "diagnostic", None, text))
     return (*metrics, *cost, beta, *diagnostics)
 

@@ -22,6 +22,8 @@ from regbench.regularizers.ae import AE
 from regbench.regularizers.infovae_mmd import InfoVAEMMD
 from regbench.regularizers.proto_vae import ProtoVAE
 from regbench.regularizers.vae_kl import VAEKL
+from regbench.report.frame import _numbers
+from regbench.report.quantities import DIAGNOSTICS
 from tests.evaluation.test_classifier import bright_or_dark
 
 CPU = torch.device("cpu")
@@ -64,6 +66,14 @@ def test_an_assessment_is_the_same_each_time_and_complete(
     assert first.arrays["interpolations"].shape == (6, 8, 1, 16, 16)
     assert first.arrays["samples"].shape == (64, 1, 16, 16)
     assert first.arrays["spectrum"].shape == (5,)
+
+
+def test_every_number_has_a_label_and_a_definition(data: CellData) -> None:
+    found = assess(model_of(ProtoVAE, prototypes=3), data, [MSE()], 0).diagnostics
+    names = {name for name, _ in _numbers(found)}
+    assert len(names) > 35
+    assert names <= DIAGNOSTICS.keys()
+    assert all(label and text for label, text in DIAGNOSTICS.values())
 
 
 def test_regularity_is_measured_on_sampled_codes_where_a_method_samples(data: CellData) -> None:
