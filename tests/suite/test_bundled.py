@@ -16,6 +16,7 @@ from regbench.suite.jsonschema import json_schema
 from regbench.suite.load import load_suite
 from regbench.suite.methods import Method, methods_of
 from regbench.suite.schema import Suite
+from regbench.tuning.study import studies_of
 
 ROOT = Path(__file__).parent.parent.parent
 SUITES = sorted((ROOT / "suites").glob("*.toml"))
@@ -80,6 +81,15 @@ def test_mnist_is_the_whole_of_it_at_full_width(plugins: Registry) -> None:
     cells = plan("mnist", plugins)
     assert {(cell.train_images, cell.test_images) for cell in cells} == {(55_000, 10_000)}
     assert {tuple(cell.model["widths"]) for cell in cells} == {(128, 256)}
+
+
+def test_tuned_gives_every_method_the_same_budget_for_the_same_setting(plugins: Registry) -> None:
+    suite = load_suite(ROOT / "suites" / "tuned.toml", plugins)
+    studies = studies_of(suite, plugins, plan("tuned", plugins))
+    assert [study.title for study in studies] == ["digits AE", "digits VAE-KL", "digits ProtoVAE K=10"]
+    assert {study.budget for study in studies} == {5}
+    assert {tuple(parameter.key for parameter in study.space) for study in studies} == {("training.lr",)}
+    assert {study.start()["training.lr"] for study in studies} == {1e-3}
 
 
 def test_paper_is_the_whole_grid(plugins: Registry) -> None:
