@@ -129,7 +129,7 @@ class Facts:
             label=label,
             regularizer=regularizer["name"],
             plugin=f"{plugin['distribution']} {plugin['version']}".strip(),
-            options=tuple((name, shown(value)) for name, value in regularizer["options"].items()),
+            options=_options(cells),
             beta=next(iter(betas.values())) if one else ", ".join(f"{v} ({d})" for d, v in betas.items()),
             loss_scale=", ".join(distinct(result["loss_scale"] for result in results)),
             samples_from=", ".join(distinct(result["samples_from"] for result in results)),
@@ -167,6 +167,15 @@ class Facts:
     def _attempts(self) -> list[dict[str, Any]]:
         """Records of the attempt behind each cell, where there is one."""
         return [dict(read_json(file)) for cell in self.run.cells if (file := _attempt_of(cell))]
+
+
+def _options(cells: Iterable[CellRecord]) -> tuple[tuple[str, str], ...]:
+    """A method's options, each with its different values: tuning may select others on each data set."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        for name, value in cell.key["regularizer"]["options"].items():
+            found.setdefault(name, []).append(shown(value))
+    return tuple((name, ", ".join(distinct(values))) for name, values in found.items())
 
 
 def distinct(values: Iterable[Any]) -> list[str]:

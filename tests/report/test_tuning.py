@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from regbench.report.build import write_report
+from regbench.report.facts import Facts
 from regbench.report.numbers import NOTHING
 from regbench.report.section import Section
 from regbench.report.tuning import trials_frame, tuning_section
@@ -145,8 +147,6 @@ def test_the_distance_of_a_trials_codes_is_shown_where_it_was_measured(tmp_path:
     content = json.loads((result / "result.json").read_text())
     content["diagnostics"]["normal"] = {"mmd": 0.75}
     (result / "result.json").write_text(json.dumps(content))
-    import hashlib
-
     manifest = json.loads((result / "manifest.json").read_text())
     manifest["sha256"]["result.json"] = hashlib.sha256((result / "result.json").read_bytes()).hexdigest()
     (result / "manifest.json").write_text(json.dumps(manifest))
@@ -156,6 +156,17 @@ def test_the_distance_of_a_trials_codes_is_shown_where_it_was_measured(tmp_path:
     assert section is not None
     assert section.grids[1].columns[-1] == "MMD to N(0, I)"
     assert [row[-1].text for row in section.grids[1].rows] == [NOTHING, "0.7500", NOTHING, NOTHING]
+
+
+def test_a_method_lists_what_was_selected_for_it_on_each_data_set(tmp_path: Path) -> None:
+    path = tmp_path / "two"
+    make_run(path, ["VAE-KL"], ["digits", "letters"], seeds=2, test_images=16, shown=8, epochs=3, warmup=1)
+    lock = json.loads((path / LOCK).read_text())
+    for cell in lock["cells"]:
+        cell["key"]["regularizer"]["options"] = {"weight": {"digits": 0.5, "letters": 2.0}[cell["dataset"]]}
+    (path / LOCK).write_text(json.dumps(lock))
+    (method,) = Facts(Run.open(path)).methods
+    assert method.options == (("weight", "0.5, 2.0"),)
 
 
 def test_it_is_part_of_the_report(run: Run, tmp_path: Path) -> None:
