@@ -79,8 +79,8 @@ def test_each_row_has_its_prototype_and_the_samples_around_it(
     assert written.count("no prototype of this class") == 2
     assert "Samples of ProtoVAE K=12 on digits" in drawing.caption
     assert "among all 12" in drawing.caption
-    assert "class that most of its test images have" in drawing.caption
-    assert "Where no prototype has a class as its majority" in drawing.caption
+    assert "class that is most frequent among its test images" in drawing.caption
+    assert "Where no prototype belongs to a class" in drawing.caption
     assert "the first" not in drawing.caption.replace("the first ones drawn", "")
 
 

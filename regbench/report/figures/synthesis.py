@@ -36,7 +36,7 @@ class SynthesisOptions(SelectionOptions):
 
 
 class Synthesis(SelectiveFigure):
-    """One row per class: a prototype whose images are mostly of the class, and samples around it."""
+    """One row per class: a prototype whose test images are most often of the class, and samples around it."""
 
     name = "synthesis"
     title = "Samples around prototypes"
@@ -94,13 +94,13 @@ def _caption(shown: Shown, cell: CellRecord) -> str:
         f"Samples of {cell.method} on {shown.dataset} around one prototype per class. On the left of each row"
         f" the decoded prototype; then codes drawn around it, decoded, with the noise of the method's prior"
         f" times the scale above them: the first ones drawn, not selected; the samples of one place have the"
-        f" same noise at every scale but for its size. Under each class: the place of its"
-        f" prototype among all {_count(arrays)}, counted from 1, and the share of the test images assigned to"
-        f" it. A prototype belongs to the class that most of its test images have; of several for one class,"
-        f" the one with most images of that class is shown."
+        f" same noise at every scale but for its size. Under each class: the place of its prototype among all"
+        f" {_count(arrays)}, counted from 1, and the share of the test images assigned to it. A prototype belongs"
+        f" to the class that is most frequent among its test images; of several for one class, the one with"
+        f" most images of that class is shown."
     )
     if -1 in chosen:
-        text += " Where no prototype has a class as its majority, the row says so."
+        text += " Where no prototype belongs to a class, its row says so."
     if len(shown.classes) > len(chosen):
         text += f" Of the {len(shown.classes)} classes, the first {len(chosen)}."
     return f"{text} Seed {shown.seed}."
