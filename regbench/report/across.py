@@ -32,11 +32,11 @@ TEXT = (
 
 
 def across_section(run: Run) -> Section | None:
-    """``None`` for a run with one data set, without an MSE, or in which no method is through with all."""
+    """``None`` for a run with one data set, without an MSE, or in which fewer than two methods are through with all."""
     if len(run.datasets) < 2 or ERROR not in run.suite["metrics"]:
         return None
     numbers = Across(run, load_frame(run))
-    if not numbers.ranked:
+    if len(numbers.ranked) < 2:
         return None
     return Section(
         "across", "Across data sets", TEXT, (numbers.grid(),), frame=numbers.frame(), file="across"

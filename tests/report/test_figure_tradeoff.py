@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 from scipy import stats
 
@@ -242,11 +243,18 @@ def test_spectra_are_means_of_the_stored_ones(tmp_path: Path) -> None:
     for method, seeds in (("AE", (0, 1, 2)), ("VAE-KL", (0, 1))):
         (line,) = (line for line in ax.lines if line.get_color() == looks(run)[method].color)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 9))
-        np.testing.assert_allclose(line.get_ydata(), np.mean([spectra[method, s] for s in seeds], axis=0))
+        logs = np.log([np.maximum(spectra[method, s], 1e-9 * spectra[method, s][0]) for s in seeds])
+        np.testing.assert_allclose(line.get_ydata(), stats.gmean(np.exp(logs), axis=0))
+        low, high = stats.t.interval(0.95, len(seeds) - 1, loc=logs.mean(0), scale=stats.sem(logs))
+        (band,) = (b for b in ax.collections if to_hex(b.get_facecolor()[0]) == line.get_color())
+        corners = band.get_paths()[0].vertices
+        assert (np.min(corners[:, 1]), np.max(corners[:, 1])) == pytest.approx(
+            (np.exp(low).min(), np.exp(high).max())
+        )
     assert ax.get_yscale() == "log"
     assert len(ax.collections) == 2  # bands
     assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["AE", "VAE-KL"]
-    assert "mean over 2 to 3 seeds" in drawing.caption
+    assert "geometric mean over 2 to 3 seeds" in drawing.caption
     (narrow,) = draw(Spectrum(SpectrumOptions(width=3.25, methods=("VAE-KL",))), run)
     assert narrow.figure.get_figwidth() == 3.25
     assert draw(Spectrum(SpectrumOptions(methods=("old",))), run) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
 DECADES = 9
-"""The axis reaches so far down from the largest eigenvalue; below is rounding of float32 codes."""
+"""Eigenvalues that are so far below the largest one count as that: below is rounding of float32 codes."""
 
 
 class SpectrumOptions(SelectionOptions):
@@ -33,7 +34,7 @@ class SpectrumOptions(SelectionOptions):
 
 
 class Spectrum(SelectiveFigure):
-    """Eigenvalues of the codes' covariance, largest first: mean and interval over seeds."""
+    """Eigenvalues of the codes' covariance, largest first: geometric mean and interval over seeds."""
 
     name = "spectrum"
     title = "Spectrum of the codes"
@@ -50,12 +51,15 @@ class Spectrum(SelectiveFigure):
 
 
 def _band(run: Run, dataset: str, method: str) -> Band | None:
-    """Eigenvalues by rank, over the finished seeds that have them."""
+    """Eigenvalues by rank, over the finished seeds that have them: mean and interval of their logarithms."""
     cells = [cell for cell in run.select(dataset=dataset, method=method) if cell.status == "done"]
     spectra = [found for cell in cells if (found := _stored(cell)) is not None]
     if not spectra:
         return None
-    return over_seeds(np.arange(1, len(spectra[0]) + 1), np.array(spectra))
+    spectra_SD = np.array(spectra)
+    smallest_S1 = spectra_SD.max(axis=1, keepdims=True) * 10.0**-DECADES
+    logs = over_seeds(np.arange(1, spectra_SD.shape[1] + 1), np.log(np.maximum(spectra_SD, smallest_S1)))
+    return replace(logs, mean_E=np.exp(logs.mean_E), low_E=np.exp(logs.low_E), high_E=np.exp(logs.high_E))
 
 
 def _stored(cell: CellRecord) -> NDArray[np.float64] | None:
@@ -88,8 +92,8 @@ def _caption(dataset: str, bands: Mapping[str, Band]) -> str:
     counts = sorted({band.seeds for band in bands.values()})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     text = (
-        f"Eigenvalues of the covariance of the codes of the test images of {dataset}, largest first: the mean over "
-        f"{seeds} seed{'s' * (counts[-1] > 1)}"
+        f"Eigenvalues of the covariance of the codes of the test images of {dataset}, largest first: the "
+        f"geometric mean over {seeds} seed{'s' * (counts[-1] > 1)}"
     )
     if counts[-1] > 1:
         text += ", and the band its 95% t-interval"
