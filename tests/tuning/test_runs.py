@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,160 +15,11 @@ import regbench
 from regbench.cell import settings_of
 from regbench.data.base import Images
 from regbench.data.split import prepare
-from regbench.errors import CellsFailed, SuiteError, UsageError
-from regbench.execution.planning import PlannedCell
+from regbench.errors import CellsFailed, UsageError
 from regbench.model import build_model
 from regbench.plugins import registry
-from regbench.store.records import CellRecord, Run
-
-SUITE = """
-[suite]
-name = "tuned"
-seeds = {seeds}
-metrics = ["mse", "psnr"]
-
-[model]
-latent = 4
-features = 8
-widths = [2]
-
-[training]
-epochs = 2
-warmup = 1
-batch_size = 16
-
-[tuning]
-trials = 3
-metric = "{metric}"
-{more}
-
-[tuning.search]
-{search}
-
-[[datasets]]
-name = "marked"
-"""
-LR = "lr = { low = 1e-4, high = 0.1 }"
-AE = """
-[[regularizers]]
-name = "ae"
-label = "AE"
-"""
-FRAIL = """
-[[regularizers]]
-name = "frail"
-label = "frail"
-search = { weight = { low = 0.1, high = 1 }, falls = { choices = [%s] } }
-"""
-FIXED = """
-[[regularizers]]
-name = "vae-kl"
-label = "fixed"
-training = { lr = 0.001 }
-"""
-
-PLUGIN = '''
-import json
-import os
-from pathlib import Path
-
-import numpy as np
-import regbench
-
-
-class Marked(regbench.Dataset):
-    """100 training and 20 test images; the environment says which of them are others than usual."""
-
-    name = "marked"
-
-    @property
-    def shape(self):
-        return regbench.ImageShape(1, 8)
-
-    def sizes(self, root):
-        return regbench.Sizes(100, 20)
-
-    def fingerprint(self, root):
-        return "sha256:marked"
-
-    def load(self, root):
-        rng = np.random.RandomState(0)
-        train = (rng.rand(100, 1, 8, 8) * 255).astype(np.uint8)
-        test = (rng.rand(20, 1, 8, 8) * 255).astype(np.uint8)
-        train[json.loads(os.environ.get("OTHER_TRAIN", "[]"))] = 255
-        if os.environ.get("OTHER_TEST"):
-            test[:] = 255
-        labels = [np.arange(len(images), dtype=np.int64) % 2 for images in (train, test)]
-        return regbench.Images(train, labels[0], test, labels[1], ("even", "odd"))
-
-
-class Frail(regbench.Regularizer):
-    """Raises in its first regularized step where it is asked to."""
-
-    name = "frail"
-
-    class Options(regbench.Options):
-        weight: float = regbench.Field(0.5, ge=0, description="factor")
-        falls: bool = regbench.Field(False, description="raise")
-
-    def forward(self, code_BD, h_BF):
-        if self.options.falls:
-            raise RuntimeError("I fell")
-        return code_BD, {"size": self.options.weight * code_BD.pow(2).sum(1).mean()}
-
-
-@regbench.hookimpl
-def regbench_datasets():
-    return [Marked]
-
-
-@regbench.hookimpl
-def regbench_regularizers():
-    return [Frail]
-'''
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("REGBENCH_RUNS", raising=False)
-    return tmp_path
-
-
-def write(
-    place: Path, methods: str, search: str = LR, seeds: int = 1, metric: str = "mse", more: str = ""
-) -> None:
-    text = SUITE.format(search=search, seeds=seeds, metric=metric, more=more) + methods
-    (place / "tuned.toml").write_text(text)
-    (place / "plugin.py").write_text(PLUGIN)
-
-
-def arguments(place: Path) -> dict[str, Any]:
-    return {"suite": place / "tuned.toml", "device": "cpu", "plugins": [place / "plugin.py"]}
-
-
-def run(place: Path, methods: str = AE, *, events: list[Any] | None = None, **changes: Any) -> Run:
-    wishes = {key: changes.pop(key) for key in ("force", "only") if key in changes}
-    write(place, methods, **changes)
-    listen = (events if events is not None else []).append
-    return regbench.run(**arguments(place), listener=listen, **wishes)
-
-
-def plan(place: Path, **wishes: Any) -> Any:
-    return regbench.plan(**arguments(place), **wishes)
-
-
-def started(events: Sequence[Any]) -> list[str]:
-    return [event.cell for event in events if type(event).__name__ == "CellStarted"]
-
-
-def study(finished: Run, method: str) -> list[dict[str, Any]]:
-    studies = {entry["method"]: entry["trials"] for entry in finished.suite["tuning"]["studies"]}
-    return list(studies[method])
-
-
-def record(finished: Run, trial: dict[str, Any]) -> CellRecord:
-    return CellRecord("", "", "", 0, {}, finished.path / "tuning" / "cells" / trial["cell"])
+from regbench.store.records import Run
+from tests.tuning.suites import AE, FIXED, FRAIL, arguments, plan, record, run, started, study, write
 
 
 def test_budgets_are_equal_and_the_best_trial_becomes_the_methods_settings(place: Path) -> None:
@@ -362,47 +211,3 @@ def test_the_higher_value_is_selected_where_higher_is_better(place: Path) -> Non
     )
     assert [len(record(finished, trial).history) for trial in trials] == [3, 3, 3]
     assert len(finished.cells[0].history) == 2
-
-
-def test_trials_share_a_seed_that_no_cell_has(place: Path) -> None:
-    write(place, AE, seeds=5)
-    ready = plan(place)
-    specs = [ready.studies[0].trial_spec(number, {"training.lr": 0.01}) for number in range(3)]
-    seeds = {spec.seed for spec in specs}
-    assert len(seeds) == 1
-    assert not seeds & set(range(10_000))
-    assert specs[0].key()["evaluated_on"] == "held-out images"
-    assert "test_images" not in specs[0].key()["dataset"]
-
-
-def test_batches_larger_than_the_training_images_are_refused(place: Path) -> None:
-    write(place, AE, search="batch_size = { low = 8, high = 91 }")
-    with pytest.raises(SuiteError, match=r"tuning.search.batch_size = 91: expected at most 90"):
-        plan(place)
-
-
-def test_a_plan_without_optuna_says_what_to_install(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(place, AE)
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UsageError, match="Optuna") as caught:
-        plan(place)
-    assert caught.value.hint == "pip install 'regbench[tuning]'"
-
-
-def test_the_plan_counts_what_is_to_come(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from regbench.cli.run import plan as show
-
-    write(place, AE + FIXED, seeds=2)
-    options = {"suite": place / "tuned.toml", "device": "cpu", "plugin": [place / "plugin.py"]}
-    show(**options, probe=True)
-    printed = capsys.readouterr().out
-    assert "3 trials for each method and data set; selected is the best mse on the held-out images" in printed
-    assert "the budgets are not equal: fixed" in printed
-    assert "2 to run, 0 not; 2 once their settings are selected; about" in printed
-    show(**options, as_json=True)
-    record = json.loads(capsys.readouterr().out)
-    ae, fixed = record["tuning"]["studies"]
-    assert (ae["missing"], fixed["missing"], fixed["estimate"]) == (3, 0, None)
-    assert ae["estimate"]["seconds"] > 0
-    cells: list[PlannedCell] = list(plan(place).cells)
-    assert [cell.state for cell in cells] == ["waiting", "waiting", "todo", "todo"]
