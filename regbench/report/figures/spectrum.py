@@ -24,7 +24,7 @@ from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
 DECADES = 9
-"""Eigenvalues that are so far below the largest one count as that: below is rounding of float32 codes."""
+"""Eigenvalues that are so far below the largest one, or below 1, count as that: it is rounding of float32 codes."""
 
 
 class SpectrumOptions(SelectionOptions):
@@ -57,7 +57,8 @@ def _band(run: Run, dataset: str, method: str) -> Band | None:
     if not spectra:
         return None
     spectra_SD = np.array(spectra)
-    smallest_S1 = spectra_SD.max(axis=1, keepdims=True) * 10.0**-DECADES
+    # Codes that are all the same have nothing but zeros; so the largest is taken to be N(0, I)'s at least.
+    smallest_S1 = spectra_SD.max(axis=1, keepdims=True).clip(1.0) * 10.0**-DECADES
     logs = over_seeds(np.arange(1, spectra_SD.shape[1] + 1), np.log(np.maximum(spectra_SD, smallest_S1)))
     return replace(logs, mean_E=np.exp(logs.mean_E), low_E=np.exp(logs.low_E), high_E=np.exp(logs.high_E))
 
