@@ -63,7 +63,8 @@ def test_all_bundled_figures_where_the_suite_names_none(tmp_path: Path, out: Pat
     pictures, failures = draw_figures(run_with(tmp_path), out, progress=told.append)
     assert not failures
     assert [p.name for p in pictures] == [
-        f"{kind}-digits" for kind in ("reconstructions", "curves", "samples", "interpolations", "tsne")
+        f"{kind}-digits"
+        for kind in ("reconstructions", "curves", "samples", "interpolations", "tsne", "spectrum")
     ]
     assert told[0] == "drawing reconstructions"
     for picture in pictures:
