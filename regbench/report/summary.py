@@ -30,7 +30,7 @@ from regbench.statistics import (
 from regbench.store.records import Run
 
 Code = Literal["mean", "sampled"]
-Group = Literal["metric", "cost", "diagnostic"]
+Group = Literal["metric", "cost", "codes", "prior", "samples", "clusters"]
 
 _COST_QUANTITIES: tuple[tuple[str, str, Better, str], ...] = (
     ("optimizer_steps", "steps", "lower", "optimizer steps of the whole training"),
@@ -115,6 +115,8 @@ class Summary:
     comparisons: Mapping[str, int]
     """By metric, the number of differences to the baseline: the family of Holm's adjustment."""
     anchors: Mapping[str, Any] | None
+    classifier: Mapping[str, Any] | None
+    """The suite's own classifier of the data set, with what its features say of real images."""
 
     def entry(self, row: MethodRow, quantity: Quantity) -> Entry:
         return self.entries[row.method, row.code, quantity.name]
@@ -132,14 +134,35 @@ def tidy(run: Run) -> pd.DataFrame:
     return pd.DataFrame([record for summary in summarise(run) for record in _records(summary)])
 
 
-def anchor_values(anchors: Mapping[str, Any] | None) -> list[tuple[str, float]]:
-    """Reference errors that no training went into: label, test MSE."""
-    if anchors is None:
-        return []
-    rows = [("mean image", anchors.get("mean_image_mse"))]
+def reference_values(summary: Summary) -> list[tuple[str, dict[str, float]]]:
+    """What no method was trained for: label, and its values by quantity.
+
+    The mean image and principal components as reconstructions, training images in the place of samples, pixels in
+    the place of codes.
+    """
+    anchors, classifier = summary.anchors or {}, summary.classifier or {}
+    rows: list[tuple[str, dict[str, Any]]] = [("mean image", {"mse": anchors.get("mean_image_mse")})]
     if anchors.get("pca_mse") is not None:
-        rows.append((f"PCA-{anchors['pca_components']}", anchors["pca_mse"]))
-    return [(label, float(value)) for label, value in rows if value is not None]
+        rows.append((f"PCA-{anchors['pca_components']}", {"mse": anchors["pca_mse"]}))
+    pixels = {f"probe_{name}": classifier.get(f"{name}_pixels") for name in ("knn", "linear")}
+    floors = {f"samples_{name}": value for name, value in (classifier.get("floors") or {}).items()}
+    rows += [("pixels", pixels), ("training images", floors)]
+    found = [
+        (label, {name: float(v) for name, v in values.items() if v is not None}) for label, values in rows
+    ]
+    return [(label, values) for label, values in found if values]
+
+
+def _diagnostic_group(name: str) -> Group:
+    """The table that a diagnostic stands in, by what it belongs to in the result."""
+    groups: dict[str, Group] = {
+        "prior": "prior",
+        "normal": "prior",
+        "cluster_prior": "prior",
+        "samples": "samples",
+        "clusters": "clusters",
+    }
+    return next((group for part, group in groups.items() if name.startswith(f"{part}_")), "codes")
 
 
 def _quantities(run: Run) -> tuple[Quantity, ...]:
@@ -149,13 +172,11 @@ def _quantities(run: Run) -> tuple[Quantity, ...]:
         for name in run.suite["metrics"]
     ]
     cost = [Quantity(name, label, "cost", better, text) for name, label, better, text in _COST_QUANTITIES]
-    beta = Quantity(
-        "beta_effective", "effective weight", "diagnostic", None, "weight x reduction of the loss"
-    )
+    beta = Quantity("beta_effective", "effective weight", "codes", None, "weight x reduction of the loss")
     diagnostics = []
     for name, column in diagnostic_columns(run).items():
         label, text = DIAGNOSTICS.get(name, (name.replace("_", " "), ""))
-        diagnostics.append(Quantity(column, label, "diagnostic", None, text))
+        diagnostics.append(Quantity(column, label, _diagnostic_group(name), None, text))
     return (*metrics, *cost, beta, *diagnostics)
 
 
@@ -175,7 +196,16 @@ def _summary(run: Run, frame: pd.DataFrame, dataset: str, quantities: tuple[Quan
         else:
             column = {key: Entry(_interval(by_seed.values())) for key, by_seed in values.items()}
         entries |= {(method, code, quantity.name): entry for (method, code), entry in column.items()}
-    return Summary(dataset, baseline, quantities, rows, entries, comparisons, run.anchors(dataset))
+    return Summary(
+        dataset,
+        baseline,
+        quantities,
+        rows,
+        entries,
+        comparisons,
+        run.anchors(dataset),
+        run.classifier(dataset),
+    )
 
 
 def _method_rows(frame: pd.DataFrame, method: str, metrics: Iterable[str]) -> Iterable[MethodRow]:
@@ -271,15 +301,18 @@ def _records(summary: Summary) -> Iterable[dict[str, Any]]:
             if row.code == "sampled" and quantity.group != "metric":
                 continue
             yield _record(summary, row, quantity, entry)
-    for label, value in anchor_values(summary.anchors):
-        yield {
-            "dataset": summary.dataset,
-            "method": label,
-            "trained": False,
-            "quantity": "mse",
-            "group": "metric",
-            "mean": value,
-        }
+    groups = {quantity.name: quantity.group for quantity in summary.quantities}
+    for label, values in reference_values(summary):
+        for name, value in values.items():
+            if name in groups:
+                yield {
+                    "dataset": summary.dataset,
+                    "method": label,
+                    "trained": False,
+                    "quantity": name,
+                    "group": groups[name],
+                    "mean": value,
+                }
 
 
 def _record(summary: Summary, row: MethodRow, quantity: Quantity, entry: Entry) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from typing import Literal
 
 from regbench.report.summary import Code
 
-Group = Literal["row", "metric", "difference", "cost", "diagnostic"]
+Group = Literal["row", "metric", "difference", "cost", "codes", "prior", "samples", "clusters"]
 GROUPS: dict[Group, str] = {
     "metric": "Reconstruction",
     "difference": "Paired differences",
     "cost": "Cost",
-    "diagnostic": "Latent space",
+    "codes": "Codes",
+    "prior": "Distances to priors",
+    "samples": "Samples",
+    "clusters": "Clusters",
 }
 """The groups a table can be split into, with their headings."""
 
@@ -73,8 +76,7 @@ class Table:
         wanted = {"row", *groups}
         places = [place for place, column in enumerate(self.columns) if column.group in wanted]
         rows = [replace(row, cells=tuple(row.cells[place] for place in places)) for row in self.rows]
-        if "metric" not in wanted:  # references have nothing but metrics
-            rows = [row for row in rows if row.code]
+        rows = [row for row in rows if row.code or any(cell.value is not None for cell in row.cells)]
         if not wanted & {"metric", "difference"}:  # costs and diagnostics do not depend on the code
             rows = [_without_code(row) for row in rows if row.code != "sampled"]
         marks = {mark for row in rows for cell in row.cells for mark in cell.marks}

@@ -41,10 +41,17 @@ def table_notes(summary: Summary) -> Iterator[Note]:
     yield from _difference_notes(summary)
     yield from _environment_notes(summary)
     yield from _anchor_notes(summary)
+    if summary.classifier is not None:
+        yield Note(
+            f"The suite's classifier, in whose features samples are judged: test accuracy "
+            f"{plain(summary.classifier['accuracy'])}, SHA-256 {summary.classifier['sha256'][:12]}. Its distances say "
+            "nothing outside of this suite.",
+            groups=("samples",),
+        )
     for quantity in summary.quantities:
         shown = any(summary.entry(row, quantity).interval for row in summary.rows)
-        if quantity.group == "diagnostic" and quantity.definition and shown:
-            yield Note(f"{quantity.label}: {quantity.definition}.", groups=("diagnostic",))
+        if quantity.group not in ("metric", "cost") and quantity.definition and shown:
+            yield Note(f"{quantity.label}: {quantity.definition}.", groups=(quantity.group,))
 
 
 def _difference_notes(summary: Summary) -> Iterator[Note]:

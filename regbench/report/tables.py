@@ -10,11 +10,11 @@ numbers at full precision are :func:`regbench.report.summary.tidy`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regbench.report.numbers import NOTHING, plain, signed, with_interval
-from regbench.report.summary import Entry, MethodRow, Quantity, Summary, anchor_values, summarise
+from regbench.report.summary import Entry, MethodRow, Quantity, Summary, reference_values, summarise
 from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
 from regbench.store.records import Run
@@ -38,7 +38,7 @@ class _Builder:
         """Columns, rows and notes; footnotes collect while the rows are made."""
         columns = list(self._columns())
         rows = [self._row(row) for row in self.summary.rows]
-        rows += [self._anchor_row(label, value, columns) for label, value in self._anchors()]
+        rows += [self._reference_row(label, values, columns) for label, values in self._references(columns)]
         notes = (*self.footnotes, *table_notes(self.summary))
         return Table(self.summary.dataset, tuple(columns), tuple(rows), notes, self.summary.baseline)
 
@@ -71,8 +71,7 @@ class _Builder:
                 if self._tested(metric):
                     yield Column(f"{name}.p", "p", "difference", "lower")
         for quantity in self._others():
-            group: Group = "cost" if quantity.group == "cost" else "diagnostic"
-            yield Column(quantity.name, quantity.label, group, quantity.better, quantity.definition)
+            yield Column(quantity.name, quantity.label, quantity.group, quantity.better, quantity.definition)
 
     def _row(self, row: MethodRow) -> Row:
         cells = [self._method_cell(row), self._n_cell(row)]
@@ -133,17 +132,17 @@ class _Builder:
             cells.append(Cell("n too small" if p is None else f"{p:.2g}", p))
         return cells
 
-    def _anchors(self) -> list[tuple[str, float]]:
-        """References are test MSEs: nothing to show where the suite has no MSE."""
-        has_mse = any(metric.name == "mse" for metric in self._metrics())
-        return anchor_values(self.summary.anchors) if has_mse else []
+    def _references(self, columns: Sequence[Column]) -> list[tuple[str, dict[str, float]]]:
+        """Those that have a value in any of the columns."""
+        keys = {column.key for column in columns}
+        return [(label, values) for label, values in reference_values(self.summary) if keys & values.keys()]
 
-    def _anchor_row(self, label: str, value: float, columns: Sequence[Column]) -> Row:
+    def _reference_row(self, label: str, values: Mapping[str, float], columns: Sequence[Column]) -> Row:
         mark = self._footnote("A reference computed from the data, not trained: no seeds, never in bold.")
         cells = {
             "method": Cell(label, marks=(mark,)),
             "n": Cell("–", note="not trained"),
-            "mse": Cell(plain(value), value),
+            **{name: Cell(plain(value), value) for name, value in values.items()},
         }
         return Row(label, "", tuple(cells.get(column.key, Cell(NOTHING)) for column in columns))
 

@@ -340,7 +340,7 @@ def test_clusters_show_what_the_history_says(troubled: Run) -> None:
         "Purity",
         "Largest, smallest",
         "Sizes at the end",
-        "Mass deviation",
+        "Off equal masses",
     ]
     axes = dict(zip(titles, drawing.figure.axes, strict=True))
     cells = [c for c in troubled.select(method="ProtoVAE K=10") if c.status == "done"]
@@ -362,7 +362,7 @@ def test_clusters_show_what_the_history_says(troubled: Run) -> None:
         ],
         axis=0,
     )
-    np.testing.assert_allclose(axes["Mass deviation"].lines[0].get_ydata(), worst)
+    np.testing.assert_allclose(axes["Off equal masses"].lines[0].get_ydata(), worst)
     assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["ProtoVAE K=10"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from scipy import stats
 
 from regbench.report.summary import summarise, tidy
 from regbench.report.tables import Cell, Row, Table, build_tables
-from regbench.store.records import Run
+from regbench.store.records import Run, classifier_file
 from tests.report.synthetic import Cell as Where
 from tests.report.synthetic import make_run
 
@@ -252,6 +253,41 @@ def test_without_mse_or_anchors_there_are_no_references(tmp_path: Path) -> None:
     assert [row.method for row in table.rows] == ["AE"]
 
 
+def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "demo", METHODS, seeds=2)
+    facts = {
+        "sha256": "ab" * 32,
+        "accuracy": 0.95,
+        "knn_pixels": 0.9,
+        "linear_pixels": 0.8,
+        "floors": {"precision": 0.97, "recall": 0.96, "density": 1.01, "coverage": 0.98, "frechet": 1.5},
+    }
+    file = classifier_file(run.path, "digits")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(facts))
+    for cell in run.cells:
+        scores = {"precision": 0.5, "recall": 0.4, "density": 0.3, "coverage": 0.2, "frechet": 100.0}
+        cell.result["diagnostics"] |= {"samples": scores, "probe": {"knn": 0.7, "linear": 0.6}}
+        cell.result["diagnostics"]["prior"] = {"sw2": 0.3, "sw2_floor": 0.1}
+    (table,) = build_tables(run)
+    assert table.groups == ("metric", "difference", "cost", "codes", "prior", "samples", "clusters")
+    for name, value in facts["floors"].items():  # type: ignore[attr-defined]
+        assert cell_of(table, "training images", f"samples_{name}", "").value == value
+    assert cell_of(table, "pixels", "probe_knn", "").value == 0.9
+    assert cell_of(table, "pixels", "probe_linear", "").value == 0.8
+    # Each reference stands where it has something to say, and nowhere else.
+    references = {group: [r.method for r in table.pick(group).rows if not r.code] for group in table.groups}
+    assert references["metric"] == ["mean image", "PCA-256"]
+    assert references["codes"] == ["pixels"]
+    assert references["samples"] == ["training images"]
+    assert not references["prior"] + references["cost"] + references["difference"] + references["clusters"]
+    (note,) = (note.text for note in table.notes if "suite's classifier, in whose" in note.text)
+    assert "0.95" in note
+    assert "abababababab" in note
+    frame = tidy(run).query("trained == False")
+    assert frame.set_index(["method", "quantity"]).loc[("training images", "samples_frechet"), "mean"] == 1.5
+
+
 def test_rows_that_mix_devices_are_marked(tmp_path: Path) -> None:
     environment = {
         ("AE", "digits", 1): {"device": "cuda"},
@@ -285,7 +321,7 @@ def test_definitions_and_directions_stand_under_the_table(five: Run) -> None:
 def test_picking_columns_keeps_rows_and_their_footnotes(tmp_path: Path) -> None:
     status = {("AE", "digits", 0): "failed"}
     (table,) = build_tables(make_run(tmp_path / "demo", METHODS, seeds=2, status=status))
-    assert table.groups == ("metric", "difference", "cost", "diagnostic")
+    assert table.groups == ("metric", "difference", "cost", "codes", "clusters")
     cost = table.pick("cost")
     assert {column.group for column in cost.columns} == {"row", "cost"}
     assert [row.method for row in cost.rows] == METHODS

@@ -177,11 +177,15 @@ PANELS = (
         "their sizes after the last epoch are sorted, then averaged over seeds",
     ),
     Panel(
-        "Mass deviation",
+        "Off equal masses",
         "%",
-        (_logged("log_max", "prototype_mass_deviation", factor=100),),
-        "mass deviation is how far a prototype's Sinkhorn mass was from equipartition at most; above the"
-        " dashed line training warns",
+        (
+            _logged("log_max", "prototype_mass_deviation", factor=100),
+            _logged("log_max", "rounded_share", factor=100),
+        ),
+        "off equal masses, at most: how far a prototype's Sinkhorn mass was from equipartition, and, where the"
+        " codes are rounded to equal masses, what share of a batch the rounding moved; above the dashed line"
+        " training warns",
         at_least=2.8,
         reference=(2.0, ""),
     ),

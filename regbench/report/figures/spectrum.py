@@ -26,6 +26,9 @@ from regbench.store.records import CellRecord, Run
 DECADES = 9
 """Eigenvalues that are so far below the largest one, or below 1, count as that: it is rounding of float32 codes."""
 
+MOST_BANDS = 6
+"""Of more methods the intervals would cover each other, and are left out."""
+
 
 class SpectrumOptions(SelectionOptions):
     """Options of ``spectrum``."""
@@ -74,7 +77,7 @@ def _draw(bands: Mapping[str, Band], look_of: Mapping[str, Look], width: float) 
     ax = canvas.subplots()
     ax.set_yscale("log", nonpositive="clip")
     for method, band in bands.items():
-        draw_band(ax, band, look_of[method])
+        draw_band(ax, band, look_of[method], interval=len(bands) <= MOST_BANDS)
     top = max(1.0, *(band.mean_E.max() for band in bands.values()))
     smallest = min(band.mean_E[band.mean_E > 0].min(initial=top) for band in bands.values())
     ax.set_ylim(max(0.5 * min(smallest, 1.0), top * 10.0**-DECADES), 2 * top)
@@ -96,7 +99,7 @@ def _caption(dataset: str, bands: Mapping[str, Band]) -> str:
         f"Eigenvalues of the covariance of the codes of the test images of {dataset}, largest first: the "
         f"geometric mean over {seeds} seed{'s' * (counts[-1] > 1)}"
     )
-    if counts[-1] > 1:
+    if counts[-1] > 1 and len(bands) <= MOST_BANDS:
         text += ", and the band its 95% t-interval"
     return (
         f"{text}. Codes of N(0, I) would lie on the dashed line; eigenvalues near zero are directions that a method "
