@@ -79,6 +79,8 @@ class Table:
         rows = [row for row in rows if row.code or any(cell.value is not None for cell in row.cells)]
         if not wanted & {"metric", "difference"}:  # costs and diagnostics do not depend on the code
             rows = [_without_code(row) for row in rows if row.code != "sampled"]
+        if wanted == {"row", "clusters"}:  # most methods have none
+            rows = [row for row in rows if any(cell.value is not None for cell in row.cells[2:])]
         marks = {mark for row in rows for cell in row.cells for mark in cell.marks}
         notes = [
             note for note in self.notes if (note.mark in marks if note.mark else wanted & {*note.groups})

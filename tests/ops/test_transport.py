@@ -74,14 +74,14 @@ def test_no_gradient_flows() -> None:
     assert not ops.sinkhorn(_scores(0, 6, 3).requires_grad_()).requires_grad
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 12), st.floats(0.05, 1.0))
+@settings(deadline=None, max_examples=12)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 12), st.floats(0.05, 0.6))
 def test_equipartition_is_the_optimum_that_long_plain_iterations_reach(
     seed: int, batch: int, count: int, spread: float
 ) -> None:
     scores = _scores(seed, batch, count, spread)
     codes, moved = ops.equipartition(scores)
-    expected = oracles.sinkhorn(scores.numpy(), 0.05, 20_000)
+    expected = oracles.sinkhorn(scores.numpy(), 0.05, 2000)
     assert moved < 0.05
     np.testing.assert_allclose(codes.numpy(), expected, atol=0.03 + 2 * moved.item())
 

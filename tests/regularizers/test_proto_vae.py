@@ -61,7 +61,7 @@ class Oracle:
         options = self.model.regularizer.options
         scores_BK = self._scores(self._encode())
         # Raw scores are iterated, and rounded, to the optimum; cosine ones take SwAV's three plain iterations.
-        iterations = 5000 if options.scores == "raw" else 3
+        iterations = 2000 if options.scores == "raw" else 3
         codes_BK = torch.from_numpy(oracles.sinkhorn(scores_BK.detach().numpy(), options.epsilon, iterations))
         self.assignments = codes_BK.argmax(1).tolist()
         scaled_BK = scores_BK / options.temperature
@@ -135,7 +135,7 @@ def test_the_mmd_step_holds_the_prototypes_fixed(closed_form: bool, batches: Bat
 def test_the_sampled_mmd_is_the_loop_over_clusters(biased: bool, batches: Batches) -> None:
     model, x = make(ProtoVAE, prototypes=3, biased=biased, weight=2.0), batches[0]
     scores_BK = model.encode(x).detach().double() @ model.regularizer.head.weight.detach().double().T
-    assignments = oracles.sinkhorn(scores_BK.numpy(), 0.05, 5000).argmax(1).tolist()
+    assignments = oracles.sinkhorn(scores_BK.numpy(), 0.05, 2000).argmax(1).tolist()
     torch.manual_seed(4)
     loss = _updates(model, x)["mmd"].loss
     torch.manual_seed(4)

@@ -32,8 +32,8 @@ BREAK = 0.35
 """Space between groups of images, in images."""
 GAP = 0.04
 """Space between neighbouring images, as a share of their distance."""
-DPI = 300
-"""Resolution of the images; an image's own pixels stay sharp squares."""
+DPI = 200
+"""Resolution of the images; an image's own pixels stay sharp squares, and there are few of them."""
 
 
 @dataclass(frozen=True)
