@@ -16,6 +16,8 @@ from matplotlib.lines import Line2D
 
 from regbench.store.records import Run
 
+DPI = 200
+"""Resolution of whatever is made of pixels; a mosaic is drawn at this one so that nothing is resampled."""
 WIDTH = 5.5
 """Default width in inches: the text of a single-column paper; no type below 5 points."""
 
@@ -152,12 +154,12 @@ def slug(text: str) -> str:
 
 
 def save(figure: Canvas, stem: Path) -> tuple[Path, ...]:
-    """Write ``stem`` as PNG (200 dpi), PDF and SVG, without dates: the same results give the same bytes."""
+    """Write ``stem`` as PNG (200 dpi), PDF and SVG (their pixels, too), without dates: the same results give the same bytes."""
     if figure.get_layout_engine() is not None:  # lay out once, not for each file
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     png, pdf, svg = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg"))
-    figure.savefig(png, dpi=200, metadata={"Software": None})
-    figure.savefig(pdf, dpi=300, metadata={"CreationDate": None, "Creator": "regbench", "Producer": None})
-    figure.savefig(svg, dpi=300, metadata={"Date": None, "Creator": "regbench"})
+    figure.savefig(png, dpi=DPI, metadata={"Software": None})
+    figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": "regbench", "Producer": None})
+    figure.savefig(svg, dpi=DPI, metadata={"Date": None, "Creator": "regbench"})
     return png, pdf, svg

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from regbench.report.style import GREY, Look, plain
+from regbench.report.style import DPI, GREY, Look, plain
 
 LABEL = 1.02
 """Width of the labels' column in inches."""
@@ -32,8 +32,6 @@ BREAK = 0.35
 """Space between groups of images, in images."""
 GAP = 0.04
 """Space between neighbouring images, as a share of their distance."""
-DPI = 200
-"""Resolution of the images; an image's own pixels stay sharp squares, and there are few of them."""
 
 
 @dataclass(frozen=True)
