@@ -154,7 +154,7 @@ def slug(text: str) -> str:
 
 
 def save(figure: Canvas, stem: Path) -> tuple[Path, ...]:
-    """Write ``stem`` as PNG (200 dpi), PDF and SVG (their pixels, too), without dates: the same results give the same bytes."""
+    """Write ``stem`` as PNG, PDF and SVG (pixels at 200 dpi), without dates: the same results give the same bytes."""
     if figure.get_layout_engine() is not None:  # lay out once, not for each file
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
