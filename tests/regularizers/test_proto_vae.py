@@ -45,6 +45,11 @@ class Oracle:
         for a, b in zip(found, expected, strict=True):
             assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999
             assert a.norm() / b.norm() == pytest.approx(1, abs=0.02)
+        if update.name == "mmd":
+            prototypes = self.model.regularizer.head.weight
+            assert torch.autograd.grad(update.loss, prototypes, retain_graph=True, allow_unused=True) == (
+                None,
+            )
 
     def _encode(self) -> Tensor:
         z_BD = self.model.features(self.x_BCHW)[0].double()
