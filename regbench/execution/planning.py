@@ -95,46 +95,66 @@ class Shelf:
         named: Collection[str] = (),
     ) -> None:
         """``named`` are ends of ids that the suite still names: no other cell can be one of these gone stale."""
+        self.run = run
         self.cells = run / "cells"
         self.metrics = metrics
         self.force = force
         self.accept_stale = accept_stale
         folders = [path for path in self.cells.iterdir() if path.is_dir()] if self.cells.is_dir() else []
         self.present = {path.name[-16:]: path for path in folders}
+        self._classifiers: dict[str, dict[str, Any] | None] = {}
+        """The classifiers' facts by data set, each read once."""
         self.other = _by_key(path for id16, path in self.present.items() if id16 not in named)
 
     def look_up(self, spec: CellSpec) -> PlannedCell:
         """What is known of a cell, and what is to be done for it."""
-        forced = matches(spec, self.force)
-        found = self.present.get(spec.id16)
-        return _plan_cell(spec, found, self.cells, self.other, self.metrics, forced, self.accept_stale)
+        # The directory keeps the label that it was made with: what finds it is the id at the end of its name.
+        directory = self.present.get(spec.id16, self.cells / spec.slug)
+        record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, directory)
+        cell = PlannedCell(spec, directory.name, spec.id, "todo", "")
+        status = record.status
+        if matches(spec, self.force):
+            return replace(cell, why="forced", replace=status == "done")
+        if status == "done":
+            return self._finished(cell, record)
+        if status == "diverged":
+            why = f"diverged before ({record.outcome['reason']}); --force runs it again"
+            return replace(cell, state="diverged", why=why)
+        stale = self.other.get(canonical(without_source(spec.key())))
+        if stale is not None and self.accept_stale:
+            return self._accepted(cell, replace(record, directory=stale))
+        return _missing(cell, record, stale)
 
+    def _finished(self, cell: PlannedCell, record: CellRecord) -> PlannedCell:
+        known = record.result.get("metric_sources", {})
+        lacking = [name for name, source in self.metrics.items() if known.get(name) != source]
+        if record.result.get("evaluation", 1) < EVALUATION:
+            lacking.append("diagnostics, which an earlier version measured")
+        elif self._judged_otherwise(cell.spec, record):
+            lacking.append("sample quality, as the data set's classifier is another one now")
+        if not lacking:
+            return replace(cell, state="finished", why="its result is in the store")
+        why = f"to be measured from its saved weights: {', '.join(lacking)}"
+        return replace(cell, state="remeasure", why=why, replace=True)
 
-def _plan_cell(
-    spec: CellSpec,
-    directory: Path | None,
-    cells: Path,
-    other: Mapping[str, Path],
-    metrics: Mapping[str, str],
-    forced: bool,
-    accept_stale: bool,
-) -> PlannedCell:
-    # The directory keeps the label that it was made with: what finds it is the id at the end of its name.
-    directory = directory or cells / spec.slug
-    record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, directory)
-    cell = PlannedCell(spec, directory.name, spec.id, "todo", "")
-    status = record.status
-    if forced:
-        return replace(cell, why="forced", replace=status == "done")
-    if status == "done":
-        return _finished(cell, record, metrics)
-    if status == "diverged":
-        why = f"diverged before ({record.outcome['reason']}); --force runs it again"
-        return replace(cell, state="diverged", why=why)
-    stale = other.get(canonical(without_source(spec.key())))
-    if stale is not None and accept_stale:
-        return _accepted(cell, _at(record, stale), metrics)
-    return _missing(cell, record, stale)
+    def _judged_otherwise(self, spec: CellSpec, record: CellRecord) -> bool:
+        """Whether the run's classifier of the same images is not the one that judged this result's samples."""
+        judge = record.result.get("classifier")
+        if judge is None:
+            return False
+        if spec.dataset not in self._classifiers:
+            self._classifiers[spec.dataset] = read_classifier(self.run, spec.dataset)
+        now = self._classifiers[spec.dataset]
+        if now is None or now["basis"]["dataset"] != spec.key()["dataset"]:
+            return False
+        return bool(now["sha256"] != judge["sha256"])
+
+    def _accepted(self, cell: PlannedCell, old: CellRecord) -> PlannedCell:
+        """A result of other code, taken as it is; it may still have to be measured."""
+        cell = self._finished(replace(cell, slug=old.directory.name, id=old.result["id"]), old)
+        if cell.state == "finished":
+            return replace(cell, state="accepted", why="stale: code changed; its result is accepted")
+        return cell
 
 
 def matches(spec: CellSpec, patterns: Iterable[str]) -> bool:
@@ -152,43 +172,6 @@ def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
                 f"the pattern {pattern!r} fits no cell of the suite",
                 hint=f"it may name a method ({methods}), a data set, or `DATASET METHOD seed N`; * stands for anything",
             )
-
-
-def _finished(cell: PlannedCell, record: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
-    known = record.result.get("metric_sources", {})
-    lacking = [name for name, source in metrics.items() if known.get(name) != source]
-    if record.result.get("evaluation", 1) < EVALUATION:
-        lacking.append("diagnostics, which an earlier version measured")
-    elif _judged_otherwise(cell.spec, record):
-        lacking.append("sample quality, as the data set's classifier is another one now")
-    if not lacking:
-        return replace(cell, state="finished", why="its result is in the store")
-    why = f"to be measured from its saved weights: {', '.join(lacking)}"
-    return replace(cell, state="remeasure", why=why, replace=True)
-
-
-def _judged_otherwise(spec: CellSpec, record: CellRecord) -> bool:
-    """Whether the run's classifier of the same images is not the one that judged this result's samples."""
-    judge = record.result.get("classifier")
-    if judge is None:
-        return False
-    now = read_classifier(record.directory.parent.parent, spec.dataset)
-    same_images = now is not None and now["basis"]["dataset"] == spec.key()["dataset"]
-    return now is not None and same_images and now["sha256"] != judge["sha256"]
-
-
-def _accepted(cell: PlannedCell, old: CellRecord, metrics: Mapping[str, str]) -> PlannedCell:
-    """A result of other code, taken as it is; it may still have to be measured."""
-    cell = replace(cell, slug=old.directory.name, id=old.result["id"])
-    cell = _finished(cell, old, metrics)
-    if cell.state == "finished":
-        return replace(cell, state="accepted", why="stale: code changed; its result is accepted")
-    return cell
-
-
-def _at(record: CellRecord, directory: Path) -> CellRecord:
-    """The same cell, read from another directory."""
-    return replace(record, directory=directory)
 
 
 def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None) -> PlannedCell:

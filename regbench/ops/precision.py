@@ -11,8 +11,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
-from torch.library import custom_op
+from torch import Tensor, library
 
 from regbench.modes import full_float32
 
@@ -43,7 +42,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 # A custom operator is opaque to torch.compile, which could not trace the switching of the flags, and its
 # backward pass goes through the same door.
-@custom_op("regbench::ieee_matmul", mutates_args=())
+@library.custom_op("regbench::ieee_matmul", mutates_args=())
 def _ieee_matmul(a_NM: Tensor, b_MP: Tensor) -> Tensor:
     with full_float32(), torch.autocast(a_NM.device.type, enabled=False):
         return a_NM @ b_MP
