@@ -156,6 +156,7 @@ class _Work:
     def run(self) -> tuple[dict[str, bytes], dict[str, float]]:
         """Train, evaluate, and return the files of the result with the metrics at the mean code."""
         spec = self.spec
+        started = time.perf_counter()
         model, settings = self._model()
         trainer = Trainer(model, self.data.train, settings, spec.seed)
         self._rehearse(trainer)
@@ -165,12 +166,13 @@ class _Work:
         self._train(trainer)
         assessment = assess(model, self.data, self.metrics, spec.seed)
         files = {
-            "result.json": _json(self._result(trainer, assessment)),
             "history.json": _json(self.rows),
             "arrays.npz": _npz(assessment.arrays),
             "weights.pt": _weights(model),
         }
-        return files, dict(assessment.metrics["mean"])
+        result = self._result(trainer, assessment)
+        result["cost"]["wall_seconds"] = time.perf_counter() - started
+        return {"result.json": _json(result), **files}, dict(assessment.metrics["mean"])
 
     def _rehearse(self, trainer: Trainer) -> None:
         """Evaluate the untrained model on a few images: a metric or method that fails there must fail now.
