@@ -15,7 +15,13 @@ from regbench.data.split import Split
 from regbench.evaluation.anchors import mean_image_mse
 from regbench.evaluation.classifier import Classifier
 from regbench.evaluation.clusters import cluster_scores, separation
-from regbench.evaluation.evaluate import decode_codes, evaluate_reconstruction, quick_mse, reconstruct
+from regbench.evaluation.evaluate import (
+    Features,
+    decode_codes,
+    encode_features,
+    evaluate_reconstruction,
+    quick_mse,
+)
 from regbench.evaluation.latents import collapse_warnings, encode_images, latent_diagnostics
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.probe import TEST_IMAGES, TRAIN_IMAGES, probe_accuracy
@@ -104,13 +110,14 @@ def curve_point(model: Model, data: CellData) -> dict[str, Any]:
 
     Clusters are judged on the 2,000 test images whose codes are kept.
     """
+    features = encode_features(model, data.test)
     point: dict[str, Any] = {
-        "test_mse": quick_mse(model, data.test),
+        "test_mse": quick_mse(model, data.test, features=features),
         "train_mse": quick_mse(model, data.curve),
     }
     if has_clusters(model):
-        images = Batches(data.split.test[data.latent], model.progress.device)
-        codes_ND = encode_images(model, images).z_ND
+        latent = torch.from_numpy(data.latent).to(model.progress.device)
+        codes_ND = encode_images(model, features[latent]).z_ND
         point["clusters"] = clusters(model, codes_ND, data.labels(data.latent))
     return point
 
@@ -159,17 +166,22 @@ class Assessment:
 
 
 def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -> Assessment:
-    """Evaluate a trained model on the test images."""
-    at_mean = evaluate_reconstruction(model, data.test, metrics, sampling=False, seed=seed)
+    """Evaluate a trained model on the test images: encoded once, and decoded once for each kind of code."""
+    features = encode_features(model, data.test)
+    at_mean = evaluate_reconstruction(
+        model, data.test, metrics, sampling=False, seed=seed, features=features, keep=data.latent
+    )
     sampled = None
     if model.regularizer.stochastic:
-        sampled = evaluate_reconstruction(model, data.test, metrics, sampling=True, seed=seed).means
-    mse = at_mean.means["mse"] if "mse" in at_mean.means else quick_mse(model, data.test)
-    codes = encode_images(model, data.test, seed=seed)
+        sampled = evaluate_reconstruction(
+            model, data.test, metrics, sampling=True, seed=seed, features=features
+        ).means
+    mse = at_mean.means["mse"] if "mse" in at_mean.means else quick_mse(model, data.test, features=features)
+    codes = encode_images(model, features, seed=seed)
     # As many samples as test images they are compared with; the first of them are the pictures.
     samples = draw_samples(model, data.train, n=max(SAMPLES, len(data.latent)), seed=seed)
     latents = latent_diagnostics(codes.z_ND)
-    regularity, spectrum_D = _regularity(model, data, codes.z_ND, seed)
+    regularity, spectrum_D = _regularity(model, features, codes.z_ND, seed)
     table_KL = _class_table(model, data, codes.z_ND)
     diagnostics = {
         **latents,
@@ -177,7 +189,7 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
         "alive_features": codes.alive_features,
         **regularity,
         "probe": _probe(model, data, codes.z_ND, seed),
-        "samples": _sample_quality(model, data, samples.images_NCHW, seed),
+        "samples": _sample_quality(data, at_mean.kept_KCHW, samples.images_NCHW),
         "clusters": clusters(model, codes.z_ND, data.labels()),
     }
     if table_KL is not None and data.classifier is not None:
@@ -190,7 +202,7 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
         ssim_audit=at_mean.ssim_audit,
         arrays={
             **{f"per_image_{name}": values for name, values in at_mean.per_image.items()},
-            **_pictures(model, data, codes.z_ND),
+            **_pictures(model, data, codes.z_ND, at_mean.kept_KCHW),
             **interpolations(model, codes.z_ND, data.shown),
             **({} if table_KL is None else synthesis_pictures(model, table_KL, seed=seed)),
             "samples": samples.images_NCHW[:SAMPLES],
@@ -200,7 +212,7 @@ def assess(model: Model, data: CellData, metrics: Sequence[Metric], seed: int) -
 
 
 def _regularity(
-    model: Model, data: CellData, mean_ND: NDArray[np.float32], seed: int
+    model: Model, features: Features, mean_ND: NDArray[np.float32], seed: int
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """How the aggregate codes relate to priors, and the eigenvalues of their covariance.
 
@@ -209,7 +221,7 @@ def _regularity(
     """
     z_ND = mean_ND
     if model.regularizer.stochastic:
-        z_ND = encode_images(model, data.test, seed=seed, sampling=True).z_ND
+        z_ND = encode_images(model, features, seed=seed, sampling=True).z_ND
     chosen_ND = torch.from_numpy(z_ND[code_index(len(z_ND))]).to(model.progress.device)
     spectrum_D = spectrum(chosen_ND)
     distances = {
@@ -234,13 +246,12 @@ def _probe(model: Model, data: CellData, codes_ND: NDArray[np.float32], seed: in
 
 
 def _sample_quality(
-    model: Model, data: CellData, samples_NCHW: NDArray[np.uint8], seed: int
+    data: CellData, rebuilt_KCHW: NDArray[np.uint8], samples_NCHW: NDArray[np.uint8]
 ) -> dict[str, float | None] | None:
     """Samples, and reconstructions, against test images in the classifier's features; ``None`` without one."""
     if data.classifier is None or data.real is None or len(data.latent) < 2:
         return None
-    images = Batches(data.split.test[data.latent], model.progress.device)
-    rebuilt_NF, _ = data.classifier.judge(reconstruct(model, images, seed=seed))
+    rebuilt_NF, _ = data.classifier.judge(rebuilt_KCHW)
     # A few test images are fewer than the samples that are drawn for the pictures.
     drawn_NF, _ = data.classifier.judge(samples_NCHW[: len(data.latent)])
     scores = sample_scores(data.real, drawn_NF)
@@ -261,13 +272,15 @@ def _class_table(model: Model, data: CellData, codes_ND: NDArray[np.float32]) ->
     return class_table(assigned, labels_N, count, len(data.split.classes))
 
 
-def _pictures(model: Model, data: CellData, codes_ND: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+def _pictures(
+    model: Model, data: CellData, codes_ND: NDArray[np.float32], rebuilt_KCHW: NDArray[np.uint8]
+) -> Mapping[str, NDArray[Any]]:
     """The arrays that figures are drawn from; see ``regbench.store.records``."""
-    shown = data.split.test[data.shown]
     pictures: dict[str, NDArray[Any]] = {
         "shown_index": data.shown,
-        "shown_images": shown,
-        "reconstructions": reconstruct(model, Batches(shown, model.progress.device)),
+        "shown_images": data.split.test[data.shown],
+        # The shown images are among those whose codes and reconstructions are kept.
+        "reconstructions": rebuilt_KCHW[np.searchsorted(data.latent, data.shown)],
         "latents": codes_ND[data.latent],
         "latent_index": data.latent,
         "latent_labels": data.split.test_labels[data.latent],

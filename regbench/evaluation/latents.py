@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regbench.evaluation.evaluate import BATCH, ImageSource, batches_of
+from regbench.evaluation.evaluate import BATCH, Features, ImageSource, batch_of, feature_batches
 from regbench.evaluation.mode import evaluating
 from regbench.model import Model
 
@@ -32,16 +32,24 @@ class Codes:
 
 
 def encode_images(
-    model: Model, images: ImageSource, *, seed: int = 0, batch_size: int = BATCH, sampling: bool = False
+    model: Model,
+    images: ImageSource | Features,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    sampling: bool = False,
 ) -> Codes:
-    """Mean codes (``regularizer.sampling`` off) of all images, in order; with ``sampling`` one sampled code each."""
+    """Mean codes (``regularizer.sampling`` off) of all images, in order; with ``sampling`` one sampled code each.
+
+    Where the features of the images are known, they may be given in their place.
+    """
+    batch_size = batch_size or (BATCH if sampling else batch_of(model))
     with evaluating(model, seed=seed, purpose=("codes",), sampling=sampling):
         parts, lows, highs = [], [], []
-        for x_BCHW in batches_of(images, batch_size):
-            code_BD, h_BF = model.features(x_BCHW)
-            parts.append(model.regularizer(code_BD, h_BF)[0].float())
-            lows.append(h_BF.amin(0))
-            highs.append(h_BF.amax(0))
+        for features in feature_batches(model, images, batch_size):
+            parts.append(model.regularizer(features.code_ND, features.h_NF)[0].float())
+            lows.append(features.h_NF.amin(0))
+            highs.append(features.h_NF.amax(0))
         alive = torch.stack(highs).amax(0) > torch.stack(lows).amin(0)
         return Codes(torch.cat(parts).cpu().numpy(), int(alive.sum()))
 

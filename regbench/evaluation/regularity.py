@@ -76,7 +76,11 @@ def _paired(x_LN: Tensor, y_LN: Tensor) -> float:
 
 
 def _sorted_projections(z_ND: Tensor) -> Tensor:
-    return ops.matmul(_directions(z_ND.shape[1]).to(z_ND).T, z_ND.T).sort(dim=1).values
+    projected_LN = ops.matmul(_directions(z_ND.shape[1]).to(z_ND).T, z_ND.T)
+    if projected_LN.device.type == "cpu":
+        # numpy sorts floats with vector instructions; torch's sort also keeps track of where each came from.
+        return torch.from_numpy(np.sort(projected_LN.numpy(), axis=1))
+    return projected_LN.sort(dim=1).values
 
 
 def _directions(dim: int) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regbench.errors import PluginError
-from regbench.evaluation.evaluate import BATCH, ImageSource, decode_codes
+from regbench.evaluation.evaluate import ImageSource, decode_codes
 from regbench.evaluation.latents import encode_images
 from regbench.evaluation.mode import evaluating
 from regbench.model import Model
@@ -33,7 +33,7 @@ class Samples:
 
 
 def draw_samples(
-    model: Model, training_images: ImageSource, *, n: int = SAMPLES, seed: int, batch_size: int = BATCH
+    model: Model, training_images: ImageSource, *, n: int = SAMPLES, seed: int, batch_size: int | None = None
 ) -> Samples:
     """Decode ``n`` codes from ``regularizer.sample``.
 

@@ -14,16 +14,18 @@ from regbench.evaluation import evaluate as module
 from regbench.evaluation.bundled import regbench_metrics
 from regbench.evaluation.evaluate import (
     NotFinite,
+    batch_of,
     decode_codes,
+    encode_features,
     evaluate_reconstruction,
     quick_mse,
-    reconstruct,
 )
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.metrics import MSE, SSIM
 from regbench.evaluation.mode import evaluating
 from regbench.evaluation.ssim import SSIMAuditFailed
-from regbench.model import Model
+from regbench.model import Model, build_model
+from regbench.nets import NetShape
 from tests.evaluation.models import Noisy, Plain, random_images, small_model
 
 METRICS = [metric() for metric in regbench_metrics()]
@@ -88,7 +90,8 @@ def test_training_goes_on_as_if_nothing_had_happened(fails: bool) -> None:
     else:
         evaluate_reconstruction(model, images, METRICS, sampling=False, seed=0)
         evaluate_reconstruction(model, images, METRICS, sampling=True, seed=0)
-        reconstruct(model, images)
+        encode_features(model, images)
+        decode_codes(model, torch.zeros(3, 6))
         quick_mse(model, images)
     assert torch.equal(torch.rand(3), expected)
     assert [module.training for module in model.modules()] == before
@@ -198,13 +201,43 @@ def test_quick_mse_is_the_mean_of_the_mse_at_the_mean_code() -> None:
     assert quick_mse(model, images, seed=5) == pytest.approx(expected, rel=1e-5)
 
 
-def test_reconstructions_are_rounded_pictures() -> None:
+def test_kept_reconstructions_are_rounded_pictures() -> None:
     model, images = small_model(Plain, channels=3), random_images(10, channels=3)
     _, logits = mean_reconstruction(model, images)
-    pictures = reconstruct(model, images, batch_size=4)
+    keep = np.array([0, 3, 4, 5, 9])
+    pictures = evaluate_reconstruction(
+        model, images, METRICS, sampling=False, seed=0, batch_size=4, keep=keep
+    ).kept_KCHW
     assert pictures.dtype == np.uint8
-    assert pictures.shape == (10, 3, 16, 16)
-    assert np.abs(pictures - 255 * logits.sigmoid().numpy()).max() <= 0.501
+    assert pictures.shape == (5, 3, 16, 16)
+    assert np.abs(pictures - 255 * logits[keep].sigmoid().numpy()).max() <= 0.501
+    nothing = evaluate_reconstruction(model, images, METRICS, sampling=False, seed=0).kept_KCHW
+    assert nothing.shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("sampling", [False, True])
+def test_known_features_spare_the_encoder_and_change_nothing(
+    sampling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = small_model(Noisy), random_images(33)  # 33 = 4 x 8 + 1: no batch of one may be left
+    expected = evaluate_reconstruction(model, images, METRICS, sampling=sampling, seed=2, batch_size=8)
+    features = encode_features(model, images)
+    monkeypatch.setattr(model, "features", None)
+    found = evaluate_reconstruction(
+        model, images, METRICS, sampling=sampling, seed=2, batch_size=8, features=features
+    )
+    for name, values in expected.per_image.items():
+        np.testing.assert_allclose(found.per_image[name], values, rtol=1e-5, atol=1e-6)
+
+
+def test_wide_nets_take_smaller_batches_on_a_cpu_and_give_the_same() -> None:
+    shape = NetShape(channels=1, side=28, latent=6, features=12, widths=(96, 160))
+    wide, images = build_model(shape, Plain, seed=3), random_images(70, side=28)
+    assert (batch_of(wide), batch_of(small_model())) == (64, 256)
+    found = evaluate_reconstruction(wide, images, METRICS, sampling=False, seed=0)
+    at_once = evaluate_reconstruction(wide, images, METRICS, sampling=False, seed=0, batch_size=70)
+    for name, values in at_once.per_image.items():
+        np.testing.assert_allclose(found.per_image[name], values, rtol=1e-5, atol=1e-6)
 
 
 def test_codes_are_decoded_by_the_decoder_alone() -> None:

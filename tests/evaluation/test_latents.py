@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from regbench.evaluation.evaluate import encode_features
 from regbench.evaluation.latents import collapse_warnings, encode_images, latent_diagnostics
 from tests.evaluation.models import Noisy, random_images, small_model
 
@@ -19,6 +20,9 @@ def test_codes_are_the_mean_codes_of_all_images_in_order() -> None:
     assert codes.z_ND.dtype == np.float32
     np.testing.assert_allclose(codes.z_ND, expected, rtol=1e-5, atol=1e-6)
     assert model.regularizer.sampling is True
+    known = encode_images(model, encode_features(model, images), batch_size=7)
+    np.testing.assert_allclose(known.z_ND, codes.z_ND, rtol=1e-5, atol=1e-6)
+    assert known.alive_features == codes.alive_features
 
 
 def test_alive_features_are_those_that_differ_between_images() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from regbench.api import Regularizer
-from regbench.assess import Assessment, CellData, assess
+from regbench.assess import Assessment, CellData, assess, curve_point
 from regbench.evaluation.classifier import train_classifier
 from regbench.evaluation.metrics import MSE
 from regbench.evaluation.regularity import normal_distances, spectrum
@@ -66,6 +66,29 @@ def test_an_assessment_is_the_same_each_time_and_complete(
     assert first.arrays["interpolations"].shape == (6, 8, 1, 16, 16)
     assert first.arrays["samples"].shape == (64, 1, 16, 16)
     assert first.arrays["spectrum"].shape == (5,)
+
+
+@pytest.mark.parametrize(("regularizer", "decoded"), [(AE, 1), (VAEKL, 2)])
+def test_test_images_pass_the_nets_no_more_often_than_they_must(
+    regularizer: type[Regularizer], decoded: int, data: CellData
+) -> None:
+    model = model_of(regularizer)
+    seen = {"encoder": 0, "decoder": 0}
+    for name in seen:
+
+        def count(module: object, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            seen[name] += len(inputs[0])
+
+        getattr(model.net, name).register_forward_pre_hook(count)
+    assess(model, data, [MSE()], 0)
+    test, train, fitted = len(data.split.test), len(data.split.train), regularizer is AE
+    # The probe's training images; and all of them where a Gaussian must be fitted to their codes.
+    assert seen["encoder"] == test + train + (train if fitted else 0)
+    # The samples, and 6 paths of 8 images.
+    assert seen["decoder"] == decoded * test + max(64, test) + 48
+    seen["encoder"] = seen["decoder"] = 0
+    curve_point(model, data)
+    assert seen["encoder"] == seen["decoder"] == test + len(data.curve)
 
 
 def test_every_number_has_a_label_and_a_definition(data: CellData) -> None:
