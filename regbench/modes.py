@@ -1,9 +1,12 @@
-"""torch's global state, set aside and put back: random streams and float32 arithmetic."""
+"""The process's global state, set aside and put back: random streams, arithmetic, kernels, threads, memory."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,15 +56,78 @@ def full_float32() -> Iterator[None]:
             place.fp32_precision = precision
 
 
-@contextmanager
-def deterministic_convolutions() -> Iterator[None]:
+def deterministic_convolutions() -> AbstractContextManager[None]:
     """cuDNN takes the same, deterministic kernel each time inside the block; elsewhere they are so anyway."""
+    return _convolutions(deterministic=True)
+
+
+def fastest_convolutions() -> AbstractContextManager[None]:
+    """cuDNN times its kernels for each new shape and takes the fastest: sums may be rounded otherwise each time."""
+    return _convolutions(deterministic=False)
+
+
+@contextmanager
+def _convolutions(*, deterministic: bool) -> Iterator[None]:
     before = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     try:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Every operation gives the same bits each time inside the block, or raises a ``RuntimeError``.
+
+    cuBLAS needs ``CUBLAS_WORKSPACE_CONFIG`` to be set before the first product on a GPU; torch says so otherwise.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+    torch.use_deterministic_algorithms(True)
+    # Only for finding faults, and it costs a pass over every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
+
+
+@contextmanager
+def retained_memory(device: torch.device) -> Iterator[None]:
+    """Memory that is freed inside the block stays with the process, to be used again; afterwards it is given back.
+
+    A training step on the CPU allocates and frees the same large tensors over and over. glibc asks the system for
+    each of more than 32 MiB, and the system clears every page again: a fifth of the step, and more. Nothing
+    happens on other devices and with other C libraries.
+    """
+    malloc = _glibc() if device.type == "cpu" else None
+    if malloc is None:
+        yield
+        return
+    malloc.mallopt(_M_MMAP_MAX, 0)
+    malloc.mallopt(_M_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        malloc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        malloc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        malloc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    return ctypes.CDLL(None)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from regbench.data.batches import Batches
 from regbench.model import Model, build_model
 from regbench.nets import NetShape
 from regbench.training.precision import Precision
-from regbench.training.stepper import AdamSettings, Meter, Stepper
+from regbench.training.meter import Meter
+from regbench.training.stepper import AdamSettings, Stepper
 from regbench.training.trainer import Trainer, TrainingSettings
 
 SHAPE = NetShape(channels=1, side=8, latent=12, features=24, widths=(8,))

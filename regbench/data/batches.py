@@ -70,6 +70,13 @@ class Batches:
         starts = range(0, len(self), batch_size)
         return self._gather_each([torch.arange(i, min(i + batch_size, len(self))) for i in starts])
 
+    def gather(self, index_B: Tensor) -> Tensor:
+        """The resident images with these indices, as a batch. Nothing is checked and nothing waits for the device.
+
+        ``index_B``: int64 on the device of the images.
+        """
+        return self._to_float(self._images_NCHW.index_select(0, index_B))
+
     def at(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
         """The images with these indices, as one batch. Raises ``UsageError`` for an index out of range."""
         index_B = torch.as_tensor(indices, device="cpu")
@@ -100,7 +107,7 @@ class Batches:
         end = 0
         for order in orders:
             start, end = end, end + len(order)
-            yield self._to_float(self._images_NCHW.index_select(0, indices[start:end]))
+            yield self.gather(indices[start:end])
 
     def _from_host(self, orders: Sequence[Tensor]) -> Iterator[Tensor]:
         for index_B in orders:

@@ -96,10 +96,15 @@ def advance(generator: Iterator[Update], name: str) -> Update:
 
 
 @contextmanager
-def untouched(model: Model) -> Iterator[None]:
-    """Weights, buffers, gradients and random streams of the block are rolled back."""
+def untouched(model: Model, optimizers: Iterable[torch.optim.Optimizer] = ()) -> Iterator[None]:
+    """Weights, buffers, gradients, moments of Adam and random streams of the block are rolled back.
+
+    In place: a tensor stays where it is. Moments that the block has created are left as zeros, which is what
+    Adam begins with.
+    """
     device = model.progress.device
     saved = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+    moments = {place: tensor.clone() for place, tensor in _moments(optimizers)}
     with forked(device):
         try:
             yield
@@ -107,6 +112,11 @@ def untouched(model: Model) -> Iterator[None]:
             with torch.no_grad():
                 for name, tensor in _tensors(model):
                     tensor.copy_(saved[name])
+                for place, tensor in _moments(optimizers):
+                    if place in moments:
+                        tensor.copy_(moments[place])
+                    else:
+                        tensor.zero_()
             model.zero_grad(set_to_none=True)
 
 
@@ -114,6 +124,14 @@ def _tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, also those that are in no state_dict."""
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def _moments(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[tuple[tuple[int, int, str], Tensor]]:
+    """Each state tensor of each optimizer, by optimizer, parameter and name."""
+    for number, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state.items():
+            for name, tensor in state.items():
+                yield (number, id(parameter), name), tensor
 
 
 def _modes() -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from regbench.api import AdamOptions
 from regbench.errors import PluginError
 from regbench.model import Model
 from regbench.training.discover import PlannedUpdate, advance, discover, parameters_of, untouched
+from regbench.training.meter import Meter
 from regbench.training.precision import Precision, autocast
 
 WARMUP = "warmup"
@@ -31,52 +32,24 @@ class AdamSettings:
     fused: bool = True
 
 
-class Meter:
-    """Sums and maxima of an epoch, kept on the device: nothing waits for it before the epoch ends."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], Tensor] = {}
-        self._maxima: dict[tuple[str, str], Tensor] = {}
-        self._counts: dict[tuple[str, str], int] = {}
-
-    def add(self, group: str, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            key = (group, name)
-            value = value.detach().float()
-            if key in self._sums:
-                self._sums[key] += value
-            else:
-                self._sums[key] = value.clone()
-            self._counts[key] = self._counts.get(key, 0) + 1
-
-    def maximum(self, group: str, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            key = (group, name)
-            value = value.detach().float()
-            self._maxima[key] = (
-                torch.maximum(self._maxima[key], value) if key in self._maxima else value.clone()
-            )
-
-    def read(self) -> dict[str, dict[str, float]]:
-        """Means and maxima by group; one transfer from the device."""
-        if not self._sums:
-            return {}
-        means = [self._sums[key] / count for key, count in self._counts.items()]
-        numbers = torch.stack([*means, *self._maxima.values()]).tolist()
-        read: dict[str, dict[str, float]] = {}
-        for (group, name), number in zip([*self._counts, *self._maxima], numbers, strict=True):
-            read.setdefault(group, {})[name] = number
-        return read
-
-
 class Stepper:
     """Owns the optimizers of a model and makes its steps, in the warm-up and after it.
 
-    ``x_BCHW`` is an example batch for the dry run that finds the method's updates.
+    ``x_BCHW`` is an example batch for the dry run that finds the method's updates. ``capturable``: the Adams keep
+    their step counts on the device, as a CUDA graph needs them.
     """
 
-    def __init__(self, model: Model, adam: AdamSettings, precision: Precision, x_BCHW: Tensor) -> None:
+    def __init__(
+        self,
+        model: Model,
+        adam: AdamSettings,
+        precision: Precision,
+        x_BCHW: Tensor,
+        *,
+        capturable: bool = False,
+    ) -> None:
         self.model = model
+        self.capturable = capturable
         self.precision = precision
         self.device = model.progress.device
         self.updates = discover(model, x_BCHW)
@@ -107,7 +80,7 @@ class Stepper:
                 f"{self.model.regularizer.name}: optimizers() names {', '.join(unknown)}, used by no update",
                 hint=f"the updates use {', '.join(groups)}",
             )
-        return {name: _adam(parameters.values(), adam, self.device) for name, parameters in groups.items()}
+        return {name: self._adam(parameters.values(), adam) for name, parameters in groups.items()}
 
     def _warmup_optimizer(self, adam: AdamSettings) -> torch.optim.Adam:
         """The Adam of the last update that trains all of the shared net, so that it lives on after the warm-up."""
@@ -115,8 +88,17 @@ class Stepper:
         for update in reversed(self.updates):
             if shared <= {id(p) for p in update.parameters}:
                 return self.optimizers[update.optimizer]
-        self.optimizers[WARMUP] = _adam(self._shared, adam, self.device)
+        self.optimizers[WARMUP] = self._adam(self._shared, adam)
         return self.optimizers[WARMUP]
+
+    def _adam(self, parameters: Iterable[nn.Parameter], adam: AdamSettings) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            list(parameters),
+            lr=adam.lr,
+            betas=adam.betas,
+            fused=adam.fused and self.device.type in ("cpu", "cuda"),
+            capturable=self.capturable,
+        )
 
     def begin_regularization(self) -> None:
         """Give each Adam the method's own settings; the warm-up ran with the suite's, as for every method."""
@@ -131,6 +113,7 @@ class Stepper:
             loss = model.reconstruction_loss(model.regularizer.warmup_code(code_BD, h_BF), x_BCHW)
         self._apply(loss, self._shared, self._warmup)
         meter.add("losses", {WARMUP: loss})
+        meter.end_batch()
 
     def regularized_step(self, x_BCHW: Tensor, meter: Meter) -> None:
         """All the steps that the method makes on one batch; its generator is run to its end."""
@@ -153,6 +136,7 @@ class Stepper:
             try:
                 extra = advance(generator, name)
             except StopIteration:
+                meter.end_batch()
                 return
         raise PluginError(
             f"{name}: steps() made an update {extra.name!r} that it did not make in the first batch"
@@ -182,11 +166,6 @@ class Stepper:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
-
-
-def _adam(parameters: Iterable[nn.Parameter], adam: AdamSettings, device: torch.device) -> torch.optim.Adam:
-    fused = adam.fused and device.type in ("cpu", "cuda")
-    return torch.optim.Adam(list(parameters), lr=adam.lr, betas=adam.betas, fused=fused)
 
 
 def _override(optimizer: torch.optim.Adam, override: AdamOptions) -> None:

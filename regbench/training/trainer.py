@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from regbench import ops
 from regbench.data.batches import Batches
 from regbench.errors import Diverged
 from regbench.model import LossScale, Model
-from regbench.modes import deterministic_convolutions, full_float32, synchronize
+from regbench.modes import (
+    deterministic_algorithms,
+    deterministic_convolutions,
+    fastest_convolutions,
+    full_float32,
+    synchronize,
+)
 from regbench.seeding import derive
+from regbench.training.launch import Launch
+from regbench.training.loop import EagerLoop, GraphLoop, Loop
 from regbench.training.precision import Precision
-from regbench.training.stepper import AdamSettings, Meter, Stepper
+from regbench.training.stepper import WARMUP, AdamSettings, Stepper
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,8 @@ class TrainingSettings:
     adam: AdamSettings
     precision: Precision
     loss_scale: LossScale = "sum"
+    launch: Launch = field(default_factory=Launch)
+    """How the steps reach the device: of the numbers, only the rounding depends on it."""
 
 
 class Trainer:
@@ -45,40 +57,46 @@ class Trainer:
         self.seed = seed
         self.optimizer_steps = 0
         self.device = model.progress.device
+        launch = settings.launch
         model.train()
         with full_float32(), deterministic_convolutions():
             example = next(batches.epoch(seed, 0, settings.batch_size))
-            self.stepper = Stepper(model, settings.adam, settings.precision, example)
-        self.batches_per_epoch = len(batches) // settings.batch_size
-        self.images_per_epoch = self.batches_per_epoch * settings.batch_size
+            self.stepper = Stepper(
+                model, settings.adam, settings.precision, example, capturable=launch.graphs
+            )
+        loop = GraphLoop if launch.graphs else EagerLoop
+        self.loop: Loop = loop(self.stepper, batches, settings.batch_size)
+        self.images_per_epoch = self.loop.steps * settings.batch_size
 
     def phase(self, epoch: int) -> str:
         """``warmup`` or ``regularized``."""
-        return "warmup" if epoch <= self.settings.warmup else "regularized"
+        return WARMUP if epoch <= self.settings.warmup else "regularized"
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch and return its row: epoch, phase, losses, log, log_max, seconds.
+        """Train one epoch and return its row: epoch, phase, losses, log, log_max, seconds, setup_seconds.
+
+        ``setup_seconds`` went into compilation and capture, once per phase, before the epoch was timed.
 
         Raises :class:`regbench.errors.Diverged` if any recorded value is not finite; its ``row`` is attached.
         """
         phase = self.phase(epoch)
-        with full_float32(), deterministic_convolutions():
+        with self._modes(phase):
             if epoch == self.settings.warmup + 1:
                 self._begin_regularization()
+            made_ready = self._timed(lambda: self.loop.prepare(phase))
             _seed_noise(derive(self.seed, "noise", epoch))
-            meter = Meter()
-            synchronize(self.device)
-            started = time.perf_counter()
-            self._train(epoch, phase, meter)
-            read = meter.read()
-            synchronize(self.device)
+            seconds = self._timed(lambda: self.loop.run(self.seed, epoch, self._progress(epoch)))
+            read = self.loop.meter.read()
+        per_batch = 1 if phase == WARMUP else self.stepper.steps_per_batch
+        self.optimizer_steps += self.loop.steps * per_batch
         row: dict[str, Any] = {
             "epoch": epoch,
             "phase": phase,
             "losses": read.get("losses", {}),
             "log": read.get("log", {}),
             "log_max": read.get("log_max", {}),
-            "seconds": time.perf_counter() - started,
+            "seconds": seconds,
+            "setup_seconds": made_ready,
         }
         wrong = [
             f"{name} = {value}"
@@ -90,19 +108,38 @@ class Trainer:
             raise Diverged(f"epoch {epoch} ({phase}): {', '.join(wrong)}", epoch=epoch, row=row)
         return row
 
-    def _train(self, epoch: int, phase: str, meter: Meter) -> None:
-        settings = self.settings
-        steps = self.batches_per_epoch
+    def _timed(self, work: Callable[[], None]) -> float:
+        """Seconds until the device has done it."""
+        synchronize(self.device)
+        started = time.perf_counter()
+        work()
+        synchronize(self.device)
+        return time.perf_counter() - started
+
+    @contextmanager
+    def _modes(self, phase: str) -> Iterator[None]:
+        """Kernels and arithmetic of a phase.
+
+        The warm-up keeps to deterministic convolutions on every device, so that it leaves all methods of a seed
+        with the same network.
+        """
+        launch = self.settings.launch
+        with ExitStack() as modes:
+            modes.enter_context(full_float32())
+            if launch.deterministic:
+                modes.enter_context(deterministic_algorithms())
+            steady = launch.deterministic or phase == WARMUP
+            modes.enter_context(deterministic_convolutions() if steady else fastest_convolutions())
+            if launch.compile:
+                modes.enter_context(ops.compiled())
+            yield
+
+    def _progress(self, epoch: int) -> Tensor:
+        """``model.progress`` at each batch of an epoch: progress_S in [0, 1), 0 during the warm-up."""
+        steps, settings = self.loop.steps, self.settings
         total = steps * max(settings.epochs - settings.warmup, 1)
         done = steps * (epoch - settings.warmup - 1)
-        for index, x_BCHW in enumerate(self.batches.epoch(self.seed, epoch, settings.batch_size)):
-            if phase == "warmup":
-                self.stepper.warmup_step(x_BCHW, meter)
-                self.optimizer_steps += 1
-            else:
-                self.model.progress.fill_((done + index) / total)
-                self.stepper.regularized_step(x_BCHW, meter)
-                self.optimizer_steps += self.stepper.steps_per_batch
+        return ((torch.arange(steps, dtype=torch.float64) + done) / total).clamp(min=0).float()
 
     def _begin_regularization(self) -> None:
         self.stepper.begin_regularization()
@@ -124,6 +161,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["optimizers"])
+        self.loop.forget()
         self.optimizer_steps = state["optimizer_steps"]
 
 

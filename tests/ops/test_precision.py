@@ -117,7 +117,6 @@ def test_short_products_are_switched_off_inside_and_back_on_after(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_operation
 def test_on_a_gpu_the_results_are_the_cpus_and_nothing_waits(name: str) -> None:
     expected, expected_gradient = _value_and_gradient(_operation(name), _codes())

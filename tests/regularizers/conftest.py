@@ -15,7 +15,8 @@ from torch import Tensor
 from regbench.api import Regularizer, Update
 from regbench.model import Model, build_model
 from regbench.nets import NetShape
-from regbench.training.stepper import AdamSettings, Meter, Stepper
+from regbench.training.meter import Meter
+from regbench.training.stepper import AdamSettings, Stepper
 
 SHAPE = NetShape(channels=1, side=16, latent=8, features=12, widths=(4, 8))
 Inspect = Callable[[Update], None]

@@ -19,8 +19,9 @@ from regbench.model import build_model
 from regbench.nets import NetShape
 from regbench.plugins import registry
 from regbench.seeding import derive
+from regbench.training.meter import Meter
 from regbench.training.precision import Precision
-from regbench.training.stepper import AdamSettings, Meter, Stepper
+from regbench.training.stepper import AdamSettings, Stepper
 from regbench.training.trainer import Trainer, TrainingSettings
 
 SHAPE = NetShape(channels=1, side=8, latent=4, features=8, widths=(4,))
@@ -272,15 +273,6 @@ def test_updates_must_stay_the_same() -> None:
     stepper.regularized_step(torch.rand(16, 1, 8, 8), Meter())
     with pytest.raises(PluginError, match="made the update 'other', at first 'loss'"):
         stepper.regularized_step(torch.rand(4, 1, 8, 8), Meter())
-
-
-def test_meter_means_and_maxima() -> None:
-    meter = Meter()
-    for value in (1.0, 4.0, 2.5):
-        meter.add("losses", {"a": torch.tensor(value)})
-        meter.maximum("log_max", {"b": torch.tensor(value)})
-    assert meter.read() == {"losses": {"a": 2.5}, "log_max": {"b": 4.0}}
-    assert Meter().read() == {}
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:

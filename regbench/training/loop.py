@@ -1,0 +1,176 @@
+"""How the batches of an epoch reach the device: launched one after another, or replayed as one CUDA graph each.
+
+Both make the same steps on the same batches, and neither waits for the device before the epoch ends.
+
+Shape suffixes: B batch, C channels, H height, W width, S steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from regbench.data.batches import Batches, epoch_order
+from regbench.errors import PluginError
+from regbench.training.discover import untouched
+from regbench.training.meter import Meter
+from regbench.training.stepper import WARMUP, Stepper
+
+REHEARSED_BATCHES = 3
+"""Batches made before a capture, for what happens only at first: compilation, choice of kernels, workspaces."""
+
+
+class Loop(ABC):
+    """Runs epochs of a stepper's batches and records them in ``meter``."""
+
+    def __init__(self, stepper: Stepper, batches: Batches, batch_size: int) -> None:
+        self.stepper = stepper
+        self.batches = batches
+        self.batch_size = batch_size
+        self.steps = len(batches) // batch_size
+        self.meter = Meter()
+        self.phase = ""
+
+    def prepare(self, phase: str) -> None:
+        """Make ready for epochs of ``phase``: all that takes time only once. Weights and random streams stay."""
+        if phase != self.phase:
+            self.meter = Meter()  # another phase records other names
+            self._prepare(phase)
+            self.phase = phase
+
+    def forget(self) -> None:
+        """Weights or moments have been replaced: what was made ready is out of date."""
+        self.phase = ""
+
+    @abstractmethod
+    def _prepare(self, phase: str) -> None: ...
+
+    @abstractmethod
+    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
+        """Train on the batches of one epoch; ``progress_S`` is ``model.progress`` at each of them, float32."""
+
+    def _step(self, phase: str, x_BCHW: Tensor) -> None:
+        if phase == WARMUP:
+            self.stepper.warmup_step(x_BCHW, self.meter)
+        else:
+            self.stepper.regularized_step(x_BCHW, self.meter)
+
+
+class EagerLoop(Loop):
+    """Launches every operation from Python. For CPUs, where launching costs little, and for finding faults."""
+
+    def _prepare(self, phase: str) -> None:
+        pass
+
+    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
+        self.meter.reset()
+        points = progress_S.tolist()
+        for step, x_BCHW in enumerate(self.batches.epoch(seed, epoch, self.batch_size)):
+            self.stepper.model.progress.fill_(points[step])
+            self._step(self.phase, x_BCHW)
+
+
+Replay = Callable[[], object]
+Capture = Callable[[Callable[[], None], Callable[[], None]], Replay]
+"""Runs the first function, records what the second does on the device, and returns what does it again."""
+
+
+class GraphLoop(Loop):
+    """Replays a batch, all optimizer steps of the method included, as one CUDA graph.
+
+    Everything that changes from batch to batch is read from buffers on the device: the order of the images, the
+    number of the batch, the progress. The graph picks its images from the resident uint8 ones itself; where these
+    do not fit, each batch is copied into ``x_BCHW`` first.
+    """
+
+    def __init__(
+        self, stepper: Stepper, batches: Batches, batch_size: int, capture: Capture | None = None
+    ) -> None:
+        """``capture`` stands in for a CUDA graph in tests."""
+        super().__init__(stepper, batches, batch_size)
+        device = stepper.device
+        self._capture = capture or partial(cuda_graph, device, stepper.model.regularizer.name)
+        self._replay: Replay | None = None
+        self._order_SB = torch.zeros(self.steps, batch_size, dtype=torch.int64, device=device)
+        self._progress_S = torch.zeros(self.steps, device=device)
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)
+        self._x_BCHW = None if batches.resident else next(batches.epoch(0, 0, batch_size)).clone()
+
+    def _prepare(self, phase: str) -> None:
+        self._replay = None  # lets go of the memory of the graph before
+        body = partial(self._batch, phase)
+
+        def rehearse() -> None:
+            for _ in range(REHEARSED_BATCHES):
+                self._number.zero_()
+                body()
+            self._number.zero_()
+
+        with untouched(self.stepper.model, self.stepper.optimizers.values()), warnings.catch_warnings():
+            # Adam wonders why it runs outside a graph when it was made for one.
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")
+            self._replay = self._capture(rehearse, body)
+
+    def forget(self) -> None:
+        super().forget()
+        self._replay = None
+
+    def _batch(self, phase: str) -> None:
+        if self._x_BCHW is None:
+            x_BCHW = self.batches.gather(self._order_SB.index_select(0, self._number)[0])
+        else:
+            x_BCHW = self._x_BCHW
+        self.stepper.model.progress.copy_(self._progress_S.index_select(0, self._number)[0])
+        self._step(phase, x_BCHW)
+        self._number += 1
+
+    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
+        assert self._replay is not None, "prepare() comes first"
+        self.meter.reset()
+        self._number.zero_()
+        self._send(progress_S, self._progress_S)
+        if self._x_BCHW is None:
+            self._send(epoch_order(seed, epoch, len(self.batches), self.batch_size), self._order_SB)
+            for _ in range(self.steps):
+                self._replay()
+        else:
+            for x_BCHW in self.batches.epoch(seed, epoch, self.batch_size):
+                self._x_BCHW.copy_(x_BCHW)
+                self._replay()
+
+    def _send(self, source: Tensor, target: Tensor) -> None:
+        """Copy from the host without waiting for the device: pageable memory would be waited for."""
+        source = source.pin_memory() if target.device.type == "cuda" else source
+        target.copy_(source, non_blocking=True)
+
+
+def cuda_graph(
+    device: torch.device, name: str, rehearse: Callable[[], None], body: Callable[[], None]
+) -> Replay:
+    """``body``, captured after a rehearsal; the capture executes nothing.
+
+    Both are on one stream beside the current one: what autograd and cuBLAS keep per stream is then at hand.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            rehearse()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=stream):
+                body()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise PluginError(
+                f"{name}: its batch cannot be captured as a CUDA graph: {error}",
+                hint="regbench check finds what waits for the device; --eager runs without graphs",
+            ) from error
+    return graph.replay
