@@ -9,6 +9,9 @@ import typer
 from regbench.cli import options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from regbench.estimate import Estimate
     from regbench.workflow import Plan
 
 Force = Annotated[
@@ -45,18 +48,8 @@ def run(
     """Run the cells of a suite that have no result yet; what is finished is kept."""
     from regbench.cli.progress import listener
     from regbench.workflow import execute
-    from regbench.workflow import plan as make_plan
 
-    ready = make_plan(
-        suite,
-        device=device,
-        runs_dir=runs_dir,
-        data_dir=data_dir,
-        plugins=plugin or [],
-        force=force or [],
-        only=only or [],
-        accept_stale=accept_stale,
-    )
+    ready = _resolve(suite, device, plugin, force, only, accept_stale, runs_dir, data_dir)
     if dry_run:
         _show(ready, as_json=as_json, probe=True, every=False)
         return
@@ -74,7 +67,7 @@ def plan(
     only: Only = None,
     accept_stale: AcceptStale = False,
     probe: Annotated[
-        bool, typer.Option(help="Estimate time and memory by timing a few steps of each kind.")
+        bool, typer.Option(help="Estimate time and memory by trying each kind of cell for a moment.")
     ] = True,
     every: Annotated[bool, typer.Option("--all", help="List every cell, not one line per method.")] = False,
     as_json: Json = False,
@@ -82,9 +75,23 @@ def plan(
     data_dir: options.DataDir = None,
 ) -> None:
     """Show a suite's cells, which are finished and why, and what the others will cost. Writes nothing."""
+    ready = _resolve(suite, device, plugin, force, only, accept_stale, runs_dir, data_dir)
+    _show(ready, as_json=as_json, probe=probe, every=every)
+
+
+def _resolve(
+    suite: Path,
+    device: str,
+    plugin: list[Path] | None,
+    force: list[str] | None,
+    only: list[str] | None,
+    accept_stale: bool,
+    runs_dir: Path | None,
+    data_dir: Path | None,
+) -> Plan:
     from regbench.workflow import plan as make_plan
 
-    ready = make_plan(
+    return make_plan(
         suite,
         device=device,
         runs_dir=runs_dir,
@@ -94,23 +101,36 @@ def plan(
         only=only or [],
         accept_stale=accept_stale,
     )
-    _show(ready, as_json=as_json, probe=probe, every=every)
 
 
 def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
     from rich.console import Console
 
-    from regbench.estimate import estimate
+    from regbench.estimate import Estimate, estimate
     from regbench.tuning.trials import typical_trials
 
+    started = _seconds_so_far()
     trials = typical_trials(ready.to_tune)
     cells = [*ready.cells, *trials.values()]
-    costs = {}
+    found = Estimate()
     if probe and any(cell.ahead for cell in cells):
-        costs = estimate(cells, ready.registry, ready.device, ready.data_root)
+        found = estimate(
+            cells,
+            ready.registry,
+            ready.device,
+            ready.data_root,
+            metrics=ready.suite.metrics,
+            run_dir=ready.run_dir,
+        )
+    costs = found.cells
     tuning_cost = {place: costs[cell.id] for place, cell in trials.items() if cell.id in costs}
+    total = None
+    if costs:
+        ahead = {cell.spec.id for cell in ready.cells if cell.ahead}
+        total = started + found.once + sum(found.datasets.values()) + sum(costs[id].seconds for id in ahead)
+        total += sum(tuning_cost[study.place].seconds * study.pending for study in ready.to_tune)
     if as_json:
-        _show_json(ready, costs, tuning_cost)
+        _show_json(ready, found, tuning_cost, total)
         return
     console = Console(soft_wrap=True, highlight=False)
     _print(console, f"{ready.suite.name}: {len(ready.cells)} cells in {ready.run_dir}, on {ready.device}")
@@ -122,7 +142,7 @@ def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
         _every(console, ready)
     else:
         _by_method(console, ready, costs)
-    _totals(console, ready, costs, tuning_cost)
+    _totals(console, ready, found, total)
 
 
 def _every(console: Any, ready: Plan) -> None:
@@ -160,19 +180,29 @@ def _by_method(console: Any, ready: Plan, costs: Any) -> None:
     console.print(table)
 
 
-def _totals(console: Any, ready: Plan, costs: Any, tuning_cost: Any) -> None:
+def _seconds_so_far() -> float:
+    """What this process has taken until now: starting to run the cells takes as long."""
+    import time
+
+    import psutil
+
+    return max(time.time() - psutil.Process().create_time(), 0.0)
+
+
+def _totals(console: Any, ready: Plan, found: Estimate, total: float | None) -> None:
     from regbench.cli.progress import duration
 
     waiting = sum(cell.state == "waiting" for cell in ready.cells)
     parts = [f"{len(ready.todo)} to run, {len(ready.cells) - len(ready.todo) - waiting} not"]
     if waiting:
         parts.append(f"{waiting} once their settings are selected")
-    if costs:
-        total = sum(
-            costs[cell.spec.id].seconds for cell in ready.cells if cell.ahead and cell.spec.id in costs
+    if total is not None:
+        sets = duration(sum(found.datasets.values()))
+        probed = duration(found.probe_seconds)
+        parts.append(
+            f"about {duration(total)} in all on {ready.device}, {sets} of it for the data sets themselves; "
+            f"estimated in {probed} of trying every kind"
         )
-        total += sum(tuning_cost[study.place].seconds * study.pending for study in ready.to_tune)
-        parts.append(f"about {duration(total)} in all on {ready.device}, estimated from a few timed steps")
     _print(console, "; ".join(parts))
     if ready.unnamed:
         _print(
@@ -182,7 +212,7 @@ def _totals(console: Any, ready: Plan, costs: Any, tuning_cost: Any) -> None:
         )
 
 
-def _show_json(ready: Plan, costs: Any, tuning_cost: Any) -> None:
+def _show_json(ready: Plan, found: Estimate, tuning_cost: Any, total: float | None) -> None:
     import dataclasses
     import json
 
@@ -197,7 +227,9 @@ def _show_json(ready: Plan, costs: Any, tuning_cost: Any) -> None:
             **cell.entry(),
             "state": cell.state,
             "why": cell.why,
-            "estimate": dataclasses.asdict(costs[cell.spec.id]) if cell.spec.id in costs else None,
+            "estimate": dataclasses.asdict(found.cells[cell.spec.id])
+            if cell.spec.id in found.cells
+            else None,
         }
         for cell in ready.cells
     ]
@@ -207,6 +239,9 @@ def _show_json(ready: Plan, costs: Any, tuning_cost: Any) -> None:
         "device": str(ready.device),
         "tuning": tuning,
         "cells": cells,
+        "estimate": None
+        if total is None
+        else {"seconds": total, "datasets": dict(found.datasets), "probe_seconds": found.probe_seconds},
     }
     typer.echo(json.dumps({**record, "unnamed": ready.unnamed}, indent=1))
 

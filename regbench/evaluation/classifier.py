@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,10 +79,9 @@ class Classifier:
     @classmethod
     def load(cls, weights: bytes, shape: tuple[int, int, int], device: torch.device) -> Classifier:
         """A saved classifier of ``shape`` = (channels, side, classes)."""
-        with forked(device):  # the initial weights, which are overwritten, must not cost random numbers
-            net = ClassifierNet(*shape)
-        net.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
-        return cls(net.to(device).eval(), device, weights)
+        classifier = untrained(shape, device)
+        classifier.net.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+        return replace(classifier, weights=weights)
 
     def judge(self, images_NCHW: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features (N, 64) and predicted classes (N,) of uint8 images."""
@@ -102,6 +101,19 @@ class Classifier:
 def shape_of(split: Split) -> tuple[int, int, int]:
     """Channels, side and number of classes."""
     return split.train.shape[1], split.train.shape[2], len(split.classes)
+
+
+def untrained(shape: tuple[int, int, int], device: torch.device) -> Classifier:
+    """One of ``shape`` = (channels, side, classes) with initial weights, which are not kept as bytes."""
+    with forked(device):  # the initial weights must not cost anybody random numbers
+        return Classifier(ClassifierNet(*shape).to(device).eval(), device, b"")
+
+
+def training_steps(images: int) -> tuple[int, int]:
+    """Epochs, and steps in each, of the training on a data set of so many training images."""
+    images = min(images, TRAIN_IMAGES)
+    each = images // min(BATCH, images)
+    return min(max(EPOCHS, math.ceil(FEWEST_STEPS / each)), MOST_EPOCHS), each
 
 
 def train_classifier(split: Split, device: torch.device) -> Classifier:
@@ -133,8 +145,7 @@ def train_classifier(split: Split, device: torch.device) -> Classifier:
 
 def _fit(net: ClassifierNet, images: Batches, labels_N: Tensor) -> None:
     size = min(BATCH, len(images))
-    each = len(images) // size
-    epochs = min(max(EPOCHS, math.ceil(FEWEST_STEPS / each)), MOST_EPOCHS)
+    epochs, each = training_steps(len(images))
     adam = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, epochs * each)
     for _ in range(epochs):

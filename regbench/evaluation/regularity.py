@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,12 +50,7 @@ def mmd_squared(x_ND: Tensor, y_MD: Tensor) -> float:
 def _some(z_ND: Tensor) -> Tensor:
     if len(z_ND) <= MMD_CODES:
         return z_ND
-    return z_ND[torch.from_numpy(_chosen(len(z_ND))).to(z_ND.device)]
-
-
-@lru_cache(maxsize=64)
-def _chosen(n: int) -> NDArray[np.int64]:
-    return fixed_index(n, MMD_CODES, "mmd")
+    return z_ND[torch.from_numpy(fixed_index(len(z_ND), MMD_CODES, "mmd")).to(z_ND.device)]
 
 
 def sliced_wasserstein(x_ND: Tensor, y_ND: Tensor) -> float:

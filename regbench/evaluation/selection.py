@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,11 @@ def fixed_index(n: int, count: int, purpose: str) -> NDArray[np.int64]:
     Positions are ranked by a hash, not by a random generator whose stream may change between versions: the
     choice of 256 is part of the choice of 2,000.
     """
+    return _fixed_index(n, count, purpose).copy()  # whoever gets it may change it
+
+
+@lru_cache(maxsize=64)
+def _fixed_index(n: int, count: int, purpose: str) -> NDArray[np.int64]:
     ranked = sorted(range(n), key=lambda position: derive(0, "selection", purpose, position))
     return np.sort(np.array(ranked[:count], dtype=np.int64))
 

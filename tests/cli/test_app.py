@@ -109,6 +109,9 @@ def test_plan_says_what_will_happen_and_writes_nothing(
     assert len(planned["cells"]) == 3
     assert planned["cells"][0]["estimate"]["seconds"] > 0
     assert planned["cells"][0]["estimate"]["memory_bytes"] > 1e6
+    whole = planned["estimate"]
+    parts = [*(cell["estimate"]["seconds"] for cell in planned["cells"]), *whole["datasets"].values()]
+    assert whole["seconds"] > sum(parts)  # the start of the process as well
 
 
 def test_broken_plugins_are_listed(

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from regbench.data.split import Split
-from regbench.evaluation.classifier import Classifier, ClassifierNet, shape_of, train_classifier
+from regbench.evaluation.classifier import (
+    Classifier,
+    ClassifierNet,
+    shape_of,
+    train_classifier,
+    training_steps,
+)
 from regbench.evaluation.references import reference_numbers
 from tests.evaluation.models import random_array
 
@@ -56,6 +62,19 @@ def test_training_is_deterministic_and_leaves_the_generators_alone(trained: tupl
     assert torch.equal(torch.rand(3), expected)
     other = bright_or_dark(n=126)
     assert train_classifier(other, CPU).sha256 != classifier.sha256
+
+
+@pytest.mark.parametrize("n", [40, 260])
+def test_the_training_makes_the_steps_that_it_is_said_to_make(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    adam = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: (steps.append(1), adam(self))[1])
+    split = bright_or_dark(n=n)
+    train_classifier(split, CPU)
+    epochs, each = training_steps(len(split.train))
+    assert len(steps) == epochs * each == 30 * max(1, n // 2 // 64)
 
 
 def test_a_saved_classifier_judges_as_the_trained_one(trained: tuple[Split, Classifier]) -> None:

@@ -51,6 +51,11 @@ def test_curves_have_their_ends_and_about_the_points_asked_for(
         assert gaps.max() <= 2 * np.ceil((epochs - 1) / (min(points, epochs) - 1))
 
 
+def test_a_choice_that_somebody_changes_stays_what_it_is() -> None:
+    fixed_index(50, 5, "test")[:] = -1
+    assert (fixed_index(50, 5, "test") >= 0).all()
+
+
 def test_short_runs_are_measured_every_epoch() -> None:
     assert curve_epochs(60, 10) == set(range(1, 61))
     assert curve_epochs(1, 0) == {1}

@@ -1,0 +1,240 @@
+"""What a cell of one kind takes: a few epochs of its own trainer and a small evaluation, timed and scaled up."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import torch
+
+from regbench.api import Regularizer
+from regbench.assess import Assessment, CellData, assess, curve_point
+from regbench.cell import settings_of, step_flops
+from regbench.data.batches import RESIDENT_SHARE, Batches
+from regbench.data.split import SplitSizes
+from regbench.errors import Diverged
+from regbench.estimate.noise import noise_classifier, noise_images, noise_split
+from regbench.evaluation.evaluate import quick_mse
+from regbench.evaluation.metric import Metric
+from regbench.evaluation.selection import curve_epochs
+from regbench.model import Model, build_model
+from regbench.modes import synchronize
+from regbench.plugins import Registry
+from regbench.suite.cells import CellSpec
+from regbench.training.trainer import Trainer
+
+T = TypeVar("T")
+
+PHASE_SECONDS = 0.2
+"""Later epochs of a phase are timed for about this long, one at least, three at most."""
+EVALUATION_SECONDS = 0.5
+"""The evaluation is timed on so many images as take about this long, 64 at least."""
+_CPU_RATE = 3e10
+"""Operations per second, roughly: it decides how many batches make an epoch of the probe, and nothing else."""
+_GPU_BATCHES = 32
+_IMAGE_SECONDS = 4e-4
+"""What an evaluation takes per test image besides the nets, roughly: it decides how many images are evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Estimated cost of one cell."""
+
+    seconds: float
+    """In all."""
+    training: float
+    """Seconds of the epochs."""
+    curves: float
+    """Seconds of the evaluations at chosen epochs."""
+    memory_bytes: int
+    """Of the device; on the CPU of the whole process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What was measured of one kind, in seconds and bytes."""
+
+    setup: float
+    """Model, trainer, rehearsal, and what the first epochs take on top of later ones."""
+    warmup_batch: float
+    regularized_batch: float
+    start: float
+    """``on_regularization_start`` over all training images."""
+    curve_point: float
+    assessment: float
+    """The evaluation at the end, and packing its arrays."""
+    memory: int
+
+    def cost(self, spec: CellSpec, split: SplitSizes, *, trains: bool = True) -> Cost:
+        """Of a cell; ``trains`` false: only its saved weights are evaluated."""
+        if not trains:
+            return Cost(self.assessment, 0.0, 0.0, self.memory)
+        _, settings = settings_of(spec)
+        steps = split.train // settings.batch_size
+        regularized = settings.epochs - settings.warmup
+        training = steps * (settings.warmup * self.warmup_batch + regularized * self.regularized_batch)
+        curves = self.curve_point * len(curve_epochs(settings.epochs, settings.warmup, spec.curve_points))
+        seconds = self.setup + training + self.start + curves + self.assessment
+        return Cost(seconds, training, curves, self.memory)
+
+
+class Probe:
+    """Measures the rates of one kind, of which ``spec`` is a cell."""
+
+    def __init__(
+        self,
+        spec: CellSpec,
+        split: SplitSizes,
+        registry: Registry,
+        metrics: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        self.spec = spec
+        self.split = split
+        self.device = device
+        self.metrics: list[Metric] = [registry.metric(name).cls() for name in metrics]
+        self.method: type[Regularizer] = registry.regularizer(spec.regularizer).cls
+        self._peak = 0
+
+    def measure(self) -> Rates:
+        trainer, built = self._timed(self._trainer)
+        model = trainer.model
+        share = self._share(model)
+        data = self._noise(share)
+        _, rehearsal = self._timed(lambda: self._assess(model, data.glimpse()))
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        warmup = trainer.settings.warmup
+        extra = warm = 0.0
+        if warmup:
+            warm, extra = self._phase(trainer, 1, 1)
+        start = self._start(trainer)
+        full, more = self._phase(trainer, warmup + 1, warmup + 2)
+        _, point = self._timed(lambda: curve_point(model, data))
+        self._note_memory()
+        evaluation = self._evaluation(model, data, share)
+        if self.device.type != "cuda":
+            self._note_memory()  # the next cell finds there what this evaluation has left
+        count = trainer.images_per_epoch // trainer.settings.batch_size
+        return Rates(
+            setup=built + rehearsal + extra + max(more - start, 0.0),
+            warmup_batch=warm / count,
+            regularized_batch=full / count,
+            start=start * self.split.train / len(trainer.batches),
+            curve_point=point / share,
+            assessment=evaluation,
+            memory=self._peak + self._images(data, trainer.batches),
+        )
+
+    def _trainer(self) -> Trainer:
+        spec = self.spec
+        shape, settings = settings_of(spec)
+        model = build_model(
+            shape,
+            self.method,
+            spec.options,
+            seed=spec.seed,
+            loss_scale=settings.loss_scale,
+            device=self.device,
+        )
+        steps = self.split.train // settings.batch_size
+        enough = PHASE_SECONDS * _CPU_RATE / step_flops(spec)
+        count = _GPU_BATCHES if self.device.type == "cuda" else math.ceil(enough)
+        images = noise_images(min(count, steps) * settings.batch_size, shape.channels, shape.side)
+        # Two regularized epochs at least: the first one is not what the later ones are.
+        settings = replace(settings, epochs=max(settings.epochs, settings.warmup + 2))
+        return Trainer(model, Batches(images, self.device), settings, spec.seed)
+
+    def _share(self, model: Model) -> float:
+        """The part of the cell's images on which its evaluation is timed."""
+        spec, split = self.spec, self.split
+        images = Batches(noise_images(spec.training["batch_size"], spec.channels, spec.side), self.device)
+        quick_mse(model, images)
+        forward = self._timed(lambda: quick_mse(model, images))[1] / len(images)
+        passes = 3 * split.test + split.train / 2
+        share = EVALUATION_SECONDS / (forward * passes + _IMAGE_SECONDS * split.test)
+        return min(max(share, 64 / split.test), 1.0)
+
+    def _noise(self, share: float) -> CellData:
+        """A part of a data set like the cell's, of noise."""
+        spec, split = self.spec, self.split
+        train, test = math.ceil(share * split.train), math.ceil(share * split.test)
+        few = noise_split(SplitSizes(train, 32, test), spec.channels, spec.side)
+        subset = min(spec.training["train_subset"], split.train)
+        data = CellData.on(self.device, few, math.ceil(share * subset))
+        if spec.phase == "trial":
+            return data
+        return data.judged_by(noise_classifier(spec.channels, spec.side, self.device))
+
+    def _evaluation(self, model: Model, data: CellData, share: float) -> float:
+        """Seconds of the evaluation at the end: a straight line through two measured ones, and packing its arrays."""
+        assessed, seconds = self._timed(lambda: self._assess(model, data))
+        packing = self._timed(lambda: np.savez_compressed(io.BytesIO(), **assessed.arrays))[1]  # type: ignore[arg-type]
+        if share == 1:
+            return seconds + packing
+        fewer = self._noise(share / 2)
+        less = self._timed(lambda: self._assess(model, fewer))[1]
+        return seconds + max(seconds - less, 0.0) / (share / 2) * (1 - share) + packing
+
+    def _phase(self, trainer: Trainer, first: int, later: int) -> tuple[float, float]:
+        """Seconds of an epoch of a phase, and what the first one takes on top."""
+
+        def epoch(number: int) -> None:
+            with suppress(Diverged):  # on noise it is no fault, and the epoch has been trained
+                trainer.run_epoch(number)
+
+        _, beginning = self._timed(lambda: epoch(first))
+        times: list[float] = []
+        while not times or (sum(times) < PHASE_SECONDS and len(times) < 3):
+            times.append(self._timed(lambda: epoch(later))[1])
+        self._note_memory()
+        return median(times), max(beginning - median(times), 0.0)
+
+    def _start(self, trainer: Trainer) -> float:
+        """Seconds that the method takes to set itself up on the trainer's images; mostly it does nothing."""
+        method = trainer.model.regularizer
+        if type(method).on_regularization_start is Regularizer.on_regularization_start:
+            return 0.0
+        batches = trainer.batches.sequential(trainer.settings.batch_size)
+        with torch.no_grad():
+            return self._timed(lambda: method.on_regularization_start(trainer.model, batches))[1]
+
+    def _images(self, data: CellData, batches: Batches) -> int:
+        """Bytes of the cell's own images, less those of the probe's."""
+        size = self.spec.channels * self.spec.side**2
+        split = self.split
+        subset = min(self.spec.training["train_subset"], split.train)
+        train = split.train * size
+        own = (split.test + subset) * size
+        probed = (len(data.test) + len(data.curve) + len(data.train) + len(batches)) * size
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            own += train if train <= RESIDENT_SHARE * free else 0
+        else:
+            own += train + split.heldout * size
+        return max(int(own - probed), 0)
+
+    def _assess(self, model: Model, data: CellData) -> Assessment:
+        return assess(model, data, self.metrics, self.spec.seed)
+
+    def _note_memory(self) -> None:
+        """As a cell does after each epoch."""
+        if self.device.type == "cuda":
+            self._peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._peak = max(self._peak, psutil.Process().memory_info().rss)
+
+    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        synchronize(self.device)
+        started = time.perf_counter()
+        result = work()
+        synchronize(self.device)
+        return result, time.perf_counter() - started
