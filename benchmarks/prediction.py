@@ -47,28 +47,21 @@ name = "ae"
 """
 SMALL = f"""
 [suite]
-name = "paper-small on MNIST"
+name = "paper-small-mnist"
 extends = "{SUITES / "paper-small.toml"}"
 seeds = 1
-figures = []
-claims = []
 [[datasets]]
 name = "mnist"
+label = "MNIST"
 train_images = 3000
 test_images = 2000
 training = {{ epochs = 12 }}
 model = {{ widths = [16, 32] }}
-[[regularizers]]
-name = "ae"
-[[regularizers]]
-name = "vae-kl"
-[[regularizers]]
-name = "proto-vae"
-options = {{ prototypes = 10 }}
 """
+SMALL_CELLS = ["MNIST AE seed 0", "MNIST VAE-KL seed 0", "MNIST ProtoVAE K=10 seed 0"]
 WIDE = """
 [suite]
-name = "full width on digits"
+name = "wide-digits"
 seeds = 1
 [model]
 widths = [128, 256]
@@ -184,7 +177,7 @@ def _standard(tiny: bool, folder: Path) -> tuple[list[tuple[str, Path, list[str]
     ]
     if not _mnist():
         return suites, ["paper-small on MNIST is left out: regbench data fetch mnist"]
-    return [*suites, ("paper-small.toml on MNIST", written("small", SMALL), [])], []
+    return [*suites, ("paper-small.toml on MNIST", written("small", SMALL), SMALL_CELLS)], []
 
 
 def main(
