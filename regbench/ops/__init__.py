@@ -4,6 +4,7 @@ They compute in float32 whatever autocast or TF32 setting surrounds them, never 
 differentiable unless said otherwise.
 """
 
+from regbench.ops.compilation import compiled
 from regbench.ops.discrepancy import mmd, mmd_to_standard_normal, per_prototype_mmd
 from regbench.ops.gaussian import kl_to_standard_normal, reparameterize
 from regbench.ops.kernels import (
@@ -24,6 +25,7 @@ __all__ = [
     "InverseMultiquadraticKernel",
     "Kernel",
     "KernelName",
+    "compiled",
     "equipartition",
     "full_precision",
     "kernel",

@@ -1,6 +1,6 @@
 """Squared maximum mean discrepancies (Gretton et al., JMLR 2012), between samples and per prototype.
 
-Shape suffixes: N, M samples, P = N + M pooled, B batch, D latent units, K prototypes.
+Shape suffixes: N, M samples, P pooled samples, B batch, D latent units, K prototypes, 2 codes and draws.
 """
 
 from __future__ import annotations
@@ -8,21 +8,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regbench.ops.kernels import NO_CLOSED_FORM, GaussianKernel, Kernel, squared_distances
+from regbench.ops.compilation import compilable
+from regbench.ops.kernels import (
+    NO_CLOSED_FORM,
+    GaussianKernel,
+    InverseMultiquadraticKernel,
+    Kernel,
+    squared_distances,
+)
 from regbench.ops.precision import full_precision
 
 
-def _off_diagonal(weights_NN: Tensor) -> Tensor:
-    return weights_NN.clone().fill_diagonal_(0)
+@compilable(GaussianKernel, InverseMultiquadraticKernel)
+def _mmd(x_ND: Tensor, y_MD: Tensor, kernel: Kernel, biased: bool) -> Tensor:
+    n, m = len(x_ND), len(y_MD)
+    # With one Gram matrix of the pooled sample.
+    weights_PP = x_ND.new_full((n + m, n + m), -1 / (n * m))
+    for block, size in ((weights_PP[:n, :n], n), (weights_PP[n:, n:], m)):
+        block.fill_(1 / (size * size if biased else size * (size - 1)))
+    if not biased:
+        weights_PP.fill_diagonal_(0)
+    return _weighted(kernel, torch.cat([x_ND, y_MD]), weights_PP)
 
 
-def _statistic(
-    x_ND: Tensor, y_MD: Tensor, kernel: Kernel, xx_NN: Tensor, yy_MM: Tensor, xy_NM: Tensor
-) -> Tensor:
-    """sum xx k(x, x) + sum yy k(y, y) - 2 sum xy k(x, y), with one Gram matrix of the pooled sample."""
-    n = len(x_ND)
-    k_PP = kernel(squared_distances(torch.cat([x_ND, y_MD])), x_ND.shape[1])
-    return (xx_NN * k_PP[:n, :n]).sum() + (yy_MM * k_PP[n:, n:]).sum() - 2 * (xy_NM * k_PP[:n, n:]).sum()
+def _weighted(kernel: Kernel, pooled_PD: Tensor, weights_PP: Tensor) -> Tensor:
+    return (weights_PP * kernel(squared_distances(pooled_PD), pooled_PD.shape[1])).sum()
 
 
 @full_precision
@@ -47,13 +57,7 @@ def mmd(x_ND: Tensor, y_MD: Tensor, kernel: Kernel | None = None, *, biased: boo
     if min(n, m) < least:
         raise ValueError(f"the estimate needs at least {least} in each sample, not {n} and {m}")
 
-    def within(count: int) -> Tensor:
-        pairs = count * count if biased else count * (count - 1)
-        weights = x_ND.new_full((count, count), 1 / pairs)
-        return weights if biased else _off_diagonal(weights)
-
-    cross_NM = x_ND.new_full((n, m), 1 / (n * m))
-    return _statistic(x_ND, y_MD, kernel or GaussianKernel(), within(n), within(m), cross_NM)
+    return _mmd(x_ND, y_MD, kernel or GaussianKernel(), biased)
 
 
 @full_precision
@@ -90,30 +94,58 @@ def per_prototype_mmd(
         ValueError: a closed form of another kernel than the Gaussian.
     """
     kernel = kernel or GaussianKernel()
-    same_BB = (assignments_B[:, None] == assignments_B[None, :]).to(z_BD.dtype)
+    if closed_form:
+        if not isinstance(kernel, GaussianKernel):
+            raise ValueError(NO_CLOSED_FORM)
+        return _to_prototypes(z_BD, prototypes_KD, assignments_B, kernel, biased)
+    noise_BD = torch.randn_like(z_BD) if noise_BD is None else noise_BD
+    return _to_draws(z_BD, prototypes_KD, assignments_B, noise_BD, kernel, biased)
+
+
+def _same(assignments_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A_BB; the sizes n_B; and 1 where a code's cluster counts, having two or more of them."""
+    same_BB = (assignments_B[:, None] == assignments_B[None, :]).to(like.dtype)
     size_B = same_BB.sum(dim=1)
-    counted_B = (size_B >= 2).to(z_BD.dtype)
-    if biased:
-        within_BB = same_BB * (counted_B / size_B.square())[:, None]
-    else:
-        within_BB = _off_diagonal(same_BB) * (counted_B / (size_B * (size_B - 1)).clamp(min=1))[:, None]
-    centre_BD = prototypes_KD.detach().to(z_BD.dtype).index_select(0, assignments_B)
+    return same_BB, size_B, (size_B >= 2).to(like.dtype)
 
-    if not closed_form:
-        noise_BD = torch.randn_like(z_BD) if noise_BD is None else noise_BD
-        cross_BB = same_BB * (counted_B / size_B.square())[:, None]
-        return _statistic(z_BD, centre_BD + noise_BD, kernel, within_BB, within_BB, cross_BB)
 
-    if not isinstance(kernel, GaussianKernel):
-        raise ValueError(NO_CLOSED_FORM)
+def _per_pair(size_B: Tensor, counted_B: Tensor, biased: bool) -> Tensor:
+    return counted_B / (size_B * (size_B if biased else size_B - 1)).clamp(min=1)
+
+
+@compilable(GaussianKernel, InverseMultiquadraticKernel)
+def _to_draws(
+    z_BD: Tensor, prototypes_KD: Tensor, assignments_B: Tensor, noise_BD: Tensor, kernel: Kernel, biased: bool
+) -> Tensor:
+    same_BB, size_B, counted_B = _same(assignments_B, z_BD)
+    batch = len(z_BD)
+    within_BB = same_BB * _per_pair(size_B, counted_B, biased)[:, None]
+    if not biased:
+        within_BB.fill_diagonal_(0)
+    across_BB = same_BB * -_per_pair(size_B, counted_B, True)[:, None]
+    weights_22BB = torch.stack([within_BB, across_BB, across_BB, within_BB]).view(2, 2, batch, batch)
+    weights_PP = weights_22BB.transpose(1, 2).reshape(2 * batch, 2 * batch)
+    draws_BD = prototypes_KD.detach().to(z_BD.dtype).index_select(0, assignments_B) + noise_BD
+    return _weighted(kernel, torch.cat([z_BD, draws_BD]), weights_PP)
+
+
+@compilable(GaussianKernel)
+def _to_prototypes(
+    z_BD: Tensor, prototypes_KD: Tensor, assignments_B: Tensor, kernel: GaussianKernel, biased: bool
+) -> Tensor:
+    same_BB, size_B, counted_B = _same(assignments_B, z_BD)
+    weights_BB = same_BB * _per_pair(size_B, counted_B, biased)[:, None]
+    if not biased:
+        weights_BB.fill_diagonal_(0)
     dim = z_BD.shape[1]
     squares_BB = squared_distances(z_BD)
     variance = kernel.variance(squares_BB, dim)
+    centre_BD = prototypes_KD.detach().to(z_BD.dtype).index_select(0, assignments_B)
     cross_B = kernel.expected((z_BD - centre_BD).square().sum(dim=1), variance, dim)
     # Each cluster once: its members' counted / size sum to 1.
     share_B = counted_B / size_B
     expected = share_B * (kernel.expected_within(variance, dim) - 2 * cross_B)
-    return (within_BB * kernel(squares_BB, dim)).sum() + expected.sum()
+    return (weights_BB * kernel(squares_BB, dim)).sum() + expected.sum()
 
 
 @full_precision

@@ -355,7 +355,7 @@ def block_sizes(batch: int, prototypes: int) -> dict[str, int]:
     """What the kernel is compiled for: the padded sizes, one block if the registers hold all, and how many warps."""
     columns = max(triton.next_power_of_2(prototypes), LANES.value)
     padded = max(triton.next_power_of_2(batch), 32)
-    rows = min(padded, HELD // columns)
+    rows = min(padded, HELD // columns, 1024)
     return {
         "ONE_BLOCK": padded == rows,
         "ROWS": rows,
@@ -366,7 +366,7 @@ def block_sizes(batch: int, prototypes: int) -> dict[str, int]:
 
 
 def transport(scores_BK: Tensor, epsilon: float, iterations: int, *, annealed: bool) -> tuple[Tensor, Tensor]:
-    """Codes, and the share of the batch that was rounded (0-d), of float32 scores of up to 512 columns.
+    """Codes, and the share of the batch that was rounded (0-d), of float32 scores.
 
     One launch on the current stream, which reads nothing back: it can be captured in a CUDA graph, once a first
     launch has compiled it. ``annealed``: of :func:`regbench.ops.equipartition`, otherwise of

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from regbench.ops.compilation import compilable
 from regbench.ops.precision import full_precision, matmul
 
 KernelName: TypeAlias = Literal["gaussian", "imq"]
@@ -29,14 +30,20 @@ def squared_distances(x_ND: Tensor, y_MD: Tensor | None = None) -> Tensor:
 
     Computed as |x|^2 + |y|^2 - 2<x, y> in float32: no N x M x D tensor.
     """
+    return _squared_distances(x_ND, y_MD)
+
+
+@compilable(type(None))
+def _squared_distances(x_ND: Tensor, y_MD: Tensor | None) -> Tensor:
     within = y_MD is None
     # Distances do not depend on the origin; a near one keeps the subtraction below from losing digits.
     origin_D = x_ND.detach().mean(dim=0)
     x_ND = x_ND - origin_D
     y_MD = x_ND if y_MD is None else y_MD - origin_D
     gram_NM = matmul(x_ND, y_MD.T)
-    squares_NM = x_ND.square().sum(dim=1)[:, None] + y_MD.square().sum(dim=1)[None, :] - 2 * gram_NM
-    squares_NM = squares_NM.clamp(min=0)
+    lengths_N = x_ND.square().sum(dim=1)
+    lengths_M = lengths_N if within else y_MD.square().sum(dim=1)
+    squares_NM = (lengths_N[:, None] + lengths_M[None, :]).sub(gram_NM, alpha=2).clamp(min=0)
     return squares_NM.fill_diagonal_(0) if within else squares_NM
 
 
@@ -70,13 +77,17 @@ class GaussianKernel:
 
     def variance(self, squares_PP: Tensor, dim: int) -> Tensor:
         """sigma^2 as a 0-d tensor; ``squares_PP`` matters to the median heuristic alone."""
+        variance = self._variance(squares_PP, dim)
+        return variance if isinstance(variance, Tensor) else squares_PP.new_full((), variance)
+
+    def _variance(self, squares_PP: Tensor, dim: int) -> Tensor | float:
+        """The number itself, where it is known, spares the device two kernels."""
         if self.bandwidth == "median":
             return 0.5 * _off_diagonal_median(squares_PP)
-        variance = float(dim) if self.bandwidth is None else self.bandwidth**2
-        return squares_PP.new_full((), variance)
+        return float(dim) if self.bandwidth is None else self.bandwidth**2
 
     def __call__(self, squares_PP: Tensor, dim: int) -> Tensor:
-        return torch.exp(squares_PP / (-2 * self.variance(squares_PP, dim)))
+        return torch.exp(squares_PP / (-2 * self._variance(squares_PP, dim)))
 
     @staticmethod
     def expected(squares_B: Tensor, variance: Tensor, dim: int) -> Tensor:

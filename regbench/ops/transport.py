@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, library
 
 from regbench.modes import full_float32
+from regbench.ops.compilation import compilable
 from regbench.ops.precision import full_precision
 
-LARGEST_ROW = 512
+LARGEST_ROW = 128
 LARGEST_MATRIX = 1 << 17
 """Padded elements up to which one program is faster than a kernel for each step of each iteration."""
 
@@ -40,7 +41,7 @@ def sinkhorn(scores_BK: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -
     (:func:`prototype_mass_deviation` says how closely). SwAV (arXiv:2006.09882), eq. 3-5. No gradient.
 
     In float32 on a CUDA device all iterations are one kernel launch, if Triton can be used there and the matrix has
-    up to 2^17 elements, B and K each raised to a power of 2, and K up to 512. :func:`equipartition` likewise.
+    up to 2^17 elements, B and K each raised to a power of 2, and K up to 128. :func:`equipartition` likewise.
 
     Args:
         scores_BK: similarities, any B and K (B < K and K = 1 included).
@@ -238,5 +239,10 @@ def prototype_mass_deviation(codes_BK: Tensor) -> Tensor:
     Args:
         codes_BK: codes whose rows sum to 1, as :func:`sinkhorn` returns them.
     """
+    return _deviation(codes_BK)
+
+
+@compilable()
+def _deviation(codes_BK: Tensor) -> Tensor:
     batch, prototypes = codes_BK.shape
     return (codes_BK.sum(dim=0) * (prototypes / batch) - 1).abs().max()

@@ -59,3 +59,24 @@ def sinkhorn(scores_BK: NDArray[np.float64], epsilon: float, iterations: int) ->
         f_B = -logsumexp(logits + g_K[None, :], axis=1)
     codes: NDArray[np.float64] = np.exp(logits + f_B[:, None] + g_K[None, :])
     return codes
+
+
+def equipartition(
+    scores_BK: NDArray[np.float64], epsilon: float, iterations: int
+) -> tuple[NDArray[np.float64], float]:
+    """Falling widths, then rounding onto both marginals; the codes and the share of the batch that was rounded."""
+    batch, count = scores_BK.shape
+    scores = scores_BK.astype(np.float64)
+    span, annealed = max(float(np.ptp(scores)), epsilon), iterations // 2
+    g_K = np.zeros(count)
+    for iteration in range(iterations):
+        width = epsilon * (span / epsilon) ** (1 - iteration / annealed) if iteration < annealed else epsilon
+        f_B = -width * logsumexp((scores + g_K) / width, axis=1)
+        g_K = width * math.log(batch / count) - width * logsumexp((scores + f_B[:, None]) / width, axis=0)
+    logits = (scores + g_K) / epsilon
+    codes = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    for k in range(count):
+        codes[:, k] *= min(1.0, batch / count / codes[:, k].sum()) if codes[:, k].sum() > 0 else 1.0
+    short_B, short_K = 1 - codes.sum(axis=1), batch / count - codes.sum(axis=0)
+    moved = float(short_B.sum())
+    return codes + (np.outer(short_B, short_K) / moved if moved > 0 else 0), moved / batch

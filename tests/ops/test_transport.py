@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from regbench import ops
+from regbench.conformance.bench import HostSyncFinder
+from regbench.ops import transport
 from tests.ops import oracles
 
 
@@ -105,6 +107,32 @@ def test_equipartition_holds_both_marginals_whatever_the_scores(
     np.testing.assert_allclose(codes.sum(1).numpy(), 1, atol=1e-5)
     np.testing.assert_allclose(codes.sum(0).numpy(), batch / count, rtol=1e-4, atol=1e-6)
     assert 0 <= moved <= 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.sampled_from([0.1, 2.0, 30.0, 1000.0]),
+    st.integers(1, 60),
+    st.sampled_from([0.05, 1.0]),
+)
+def test_equipartition_is_the_float64_loop_on_a_cpu_and_elsewhere(
+    seed: int, batch: int, count: int, spread: float, iterations: int, epsilon: float
+) -> None:
+    scores = _scores(seed, batch, count, spread)
+    expected, share = oracles.equipartition(scores.numpy(), epsilon, iterations)
+    # Scores are rounded to float32 before they are divided by epsilon, several times over.
+    tolerance = 1e-4 + 100 * 2**-24 * spread / epsilon
+    found = ops.equipartition(scores, epsilon=epsilon, iterations=iterations)
+    with HostSyncFinder() as finder:
+        potentials = transport._potentials(scores, epsilon, iterations)
+        elsewhere = transport._rounded(torch.softmax((scores + potentials) / epsilon, dim=1))
+    assert finder.found == []
+    for codes, moved in (found, elsewhere):
+        np.testing.assert_allclose(codes.numpy(), expected, atol=tolerance)
+        assert moved.item() == pytest.approx(share, abs=tolerance)
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0, 6.0, 60.0])
