@@ -119,6 +119,9 @@ class Regularizer(nn.Module, ABC):
     """Where the method comes from, e.g. ``arXiv:1312.6114``."""
     prior: ClassVar[str] = ""
     """What :meth:`sample` draws from, in words; empty where the method has no prior of its own."""
+    compilable: ClassVar[bool] = True
+    """Whether the shared net and :mod:`regbench.ops` may be compiled for this method; false where it takes
+    gradients of gradients, which compiled code does not have."""
     search: ClassVar[Mapping[str, Search]] = {}
     """Which options a suite's ``[tuning]`` searches, and where: as a rule how hard the method regularizes."""
     Options: ClassVar[type[Options]] = Options

@@ -36,6 +36,7 @@ from regbench.store.provenance import device_name, provenance
 from regbench.store.records import SCHEMA, CellRecord, Outcome
 from regbench.store.writer import AttemptWriter, CellWriter, finite
 from regbench.suite.cells import CellSpec
+from regbench.training.launch import Launch, LaunchWishes, resolve_launch
 from regbench.training.stepper import AdamSettings
 from regbench.training.trainer import Trainer, TrainingSettings
 
@@ -53,6 +54,7 @@ def run_cell(
     *,
     replace: bool = False,
     remeasure: bool = False,
+    wishes: LaunchWishes | None = None,
 ) -> Outcome:
     """Train and evaluate one cell and commit its result.
 
@@ -63,7 +65,7 @@ def run_cell(
     ``ListenerFailed`` come through.
     """
     attempt = writer.begin(spec.key(), {"cell": spec.id, "engine": ENGINE, **provenance(device)})
-    work = _Work(spec, data, metrics, registry, device, attempt, emit)
+    work = _Work(spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes())
     try:
         with forked(device):
             files, measured = work.measure(writer.directory) if remeasure else work.run()
@@ -89,8 +91,8 @@ def run_cell(
     return Outcome("done", "", measured)
 
 
-def settings_of(spec: CellSpec) -> tuple[NetShape, TrainingSettings]:
-    """What the nets and the trainer are built from."""
+def settings_of(spec: CellSpec, launch: Launch | None = None) -> tuple[NetShape, TrainingSettings]:
+    """What the nets and the trainer are built from; without ``launch``, the steps are launched one by one."""
     model, training = spec.model, spec.training
     shape = NetShape(
         channels=spec.channels,
@@ -109,8 +111,20 @@ def settings_of(spec: CellSpec) -> tuple[NetShape, TrainingSettings]:
         adam=adam,
         precision=training["precision"],
         loss_scale=training["loss_scale"],
+        launch=launch or Launch(),
     )
     return shape, settings
+
+
+def launch_of(
+    spec: CellSpec, method: type[Regularizer], device: torch.device, wishes: LaunchWishes
+) -> Launch:
+    """How the cell's steps reach the device. Raises ``DeviceError`` for ``compile = "on"`` where it cannot be."""
+    training = spec.training
+    steps = training["epochs"] * (spec.train_images // training["batch_size"])
+    return resolve_launch(
+        wishes, spec.compile, device, steps * step_flops(spec), compilable=method.compilable
+    )
 
 
 def step_flops(spec: CellSpec) -> float:
@@ -139,6 +153,7 @@ class _Work:
         device: torch.device,
         attempt: AttemptWriter,
         emit: Listener,
+        wishes: LaunchWishes,
     ) -> None:
         self.spec = spec
         self.data = data
@@ -147,6 +162,7 @@ class _Work:
         self.metric_sources = {name: registry.metric(name).source for name in metrics}
         self.regularizer: type[Regularizer] = registry.regularizer(spec.regularizer).cls
         self.device = device
+        self.wishes = wishes
         self.attempt = attempt
         self.emit = emit
         self.epoch = 0
@@ -209,7 +225,7 @@ class _Work:
 
     def _model(self) -> tuple[Model, TrainingSettings]:
         spec = self.spec
-        shape, settings = settings_of(spec)
+        shape, settings = settings_of(spec, launch_of(spec, self.regularizer, self.device, self.wishes))
         model = build_model(
             shape,
             self.regularizer,
@@ -298,6 +314,7 @@ class _Work:
             "cost": {
                 "optimizer_steps": trainer.optimizer_steps,
                 "device_seconds": sum(row["seconds"] for row in self.rows),
+                "setup_seconds": sum(row["setup_seconds"] for row in self.rows),
                 "images_per_second": trainer.images_per_epoch / median(regularized),
                 "peak_memory_bytes": self.peak_memory,
             },
@@ -307,6 +324,8 @@ class _Work:
                 "device": self.device.type,
                 "device_name": device_name(self.device),
                 "precision": settings.precision,
+                "launch": settings.launch.title,
+                "compile": settings.launch.compile_why,
                 "engine": ENGINE,
             },
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from regbench.api import Dims, Regularizer
 from regbench.modes import forked
 from regbench.nets import Decoder, NetShape, SharedAutoencoder
+from regbench.ops.compilation import compilable
 from regbench.seeding import derive
 
 LossScale = Literal["sum", "mean"]
@@ -52,8 +53,7 @@ class Model(nn.Module):
 
     def features(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The shared code and features of a batch: (code_BD, h_BF)."""
-        h_BF = self.net.encoder(x_BCHW)
-        return self.net.code(h_BF), h_BF
+        return _features(self.net, x_BCHW)
 
     def encode_with_terms(self, x_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """z_BD and the method's weighted loss terms (0-d)."""
@@ -75,9 +75,7 @@ class Model(nn.Module):
 
         With ``loss_scale = "mean"`` it is the mean over values as well, as many papers print it.
         """
-        logits_BCHW = self.decode(z_BD)
-        # float32 whatever the precision: a sum over thousands of bfloat16 values loses its digits.
-        bce = F.binary_cross_entropy_with_logits(logits_BCHW.float(), x_BCHW.float(), reduction="sum")
+        bce = _summed_bce(self.net, z_BD, x_BCHW)
         values = x_BCHW.numel() if self.loss_scale == "mean" else len(x_BCHW)
         return bce / values
 
@@ -90,6 +88,19 @@ class Model(nn.Module):
             yield
         finally:
             self.regularizer.sampling = before
+
+
+@compilable(SharedAutoencoder)
+def _features(net: SharedAutoencoder, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    h_BF = net.encoder(x_BCHW)
+    return net.code(h_BF), h_BF
+
+
+@compilable(SharedAutoencoder)
+def _summed_bce(net: SharedAutoencoder, z_BD: Tensor, x_BCHW: Tensor) -> Tensor:
+    logits_BCHW = net.decoder(z_BD)
+    # float32 whatever the precision: a sum over thousands of bfloat16 values loses its digits.
+    return F.binary_cross_entropy_with_logits(logits_BCHW.float(), x_BCHW.float(), reduction="sum")
 
 
 def build_model(

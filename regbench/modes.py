@@ -82,18 +82,16 @@ def deterministic_algorithms() -> Iterator[None]:
 
     cuBLAS needs ``CUBLAS_WORKSPACE_CONFIG`` to be set before the first product on a GPU; torch says so otherwise.
     """
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
-    )
+    fills: Any = torch.utils.deterministic  # its type is missing
+    before = (torch.are_deterministic_algorithms_enabled(), fills.fill_uninitialized_memory)
     torch.use_deterministic_algorithms(True)
     # Only for finding faults, and it costs a pass over every new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    fills.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        fills.fill_uninitialized_memory = before[1]
 
 
 # Of glibc's malloc.h.

@@ -114,3 +114,8 @@ class SharedAutoencoder(nn.Module):
         self.encoder = Encoder(shape)
         self.code = nn.Linear(shape.features, shape.latent)
         self.decoder = Decoder(shape)
+
+    @property
+    def compiled_as(self) -> NetShape:
+        """What compiled code depends on besides the weights; see :func:`regbench.ops.compiled`."""
+        return self.shape

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import torch
 
     from regbench.execution.interrupt import Stop
+    from regbench.execution.local import LocalExecutor
     from regbench.execution.planning import PlannedCell
+    from regbench.store.writer import RunWriter
     from regbench.suite.cells import CellSpec
     from regbench.suite.schema import Suite
     from regbench.tuning.study import Study
@@ -42,6 +44,9 @@ class Wishes:
     force: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     accept_stale: bool = False
+    eager: bool = False
+    """Neither CUDA graphs nor compilation."""
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,14 @@ class Plan:
 
         return tuple(study for study in self.studies if study.pending and wanted(study))
 
+    def executor(self, writer: RunWriter, metrics: Sequence[str], listener: Listener) -> LocalExecutor:
+        """What runs the cells, with all that was asked for."""
+        from regbench.execution.local import LocalExecutor
+        from regbench.training.launch import LaunchWishes
+
+        launch = LaunchWishes(self.wishes.eager, self.wishes.deterministic)
+        return LocalExecutor(writer, self.registry, metrics, self.device, self.data_root, listener, launch)
+
 
 def load_plugins(files: Sequence[Path | str] = ()) -> Registry:
     """Everything that plugins offer; ``files`` are Python files with plugins of your own."""
@@ -105,6 +118,8 @@ def plan(
     force: Sequence[str] = (),
     only: Sequence[str] = (),
     accept_stale: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
 ) -> Plan:
     """Resolve a suite into cells and look each up in the store; nothing is run or written there."""
     from regbench.data.location import data_root
@@ -123,7 +138,7 @@ def plan(
     check_patterns([*specs, *trial_names(studies)], force)
     check_patterns(specs, only)
     directory = locate_runs(runs_dir) / loaded.name
-    wishes = Wishes(tuple(force), tuple(only), accept_stale)
+    wishes = Wishes(tuple(force), tuple(only), accept_stale, eager, deterministic)
     return _look_up_all(Plan(loaded, found, specs, (), directory, root, where, wishes, 0, studies))
 
 
@@ -145,7 +160,7 @@ def _trials(ready: Plan) -> Trials:
 
 def _look_up(ready: Plan) -> Plan:
     """The plan with its cells as the store has them now, given its trials."""
-    from regbench.execution.planning import matches, plan_cells
+    from regbench.execution.planning import folders, matches, plan_cells
     from regbench.tuning.study import resolve
 
     wishes = ready.wishes
@@ -161,8 +176,7 @@ def _look_up(ready: Plan) -> Plan:
             cell if matches(cell.spec, wishes.only) or not cell.ahead else cell.skipped("left out by --only")
             for cell in planned
         ]
-    cells = ready.run_dir / "cells"
-    present = {path.name for path in cells.iterdir() if path.is_dir()} if cells.is_dir() else set()
+    present = folders(ready.run_dir / "cells")
     return replace(ready, cells=tuple(planned), unnamed=len(present - {cell.slug for cell in planned}))
 
 
@@ -176,6 +190,8 @@ def run(
     force: Sequence[str] = (),
     only: Sequence[str] = (),
     accept_stale: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
     listener: Listener = ignore,
 ) -> Run:
     """Run the cells of a suite that have no result yet, and return the run.
@@ -192,6 +208,8 @@ def run(
         force=force,
         only=only,
         accept_stale=accept_stale,
+        eager=eager,
+        deterministic=deterministic,
     )
     return execute(ready, listener)
 
@@ -200,7 +218,6 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     """Run what a plan has to do; see :func:`run`."""
     from regbench.cell import ListenerFailed
     from regbench.execution.interrupt import Stop, stoppable
-    from regbench.execution.local import LocalExecutor
     from regbench.store.writer import RunWriter
 
     _check_data(ready)
@@ -212,9 +229,7 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
         ready = _look_up_all(ready)  # another process may have finished cells in the meantime
         run = _write_lock(ready, writer)
         mark_last(ready.run_dir)
-        executor = LocalExecutor(
-            writer, ready.registry, ready.suite.metrics, ready.device, ready.data_root, listener
-        )
+        executor = ready.executor(writer, ready.suite.metrics, listener)
         try:
             with stoppable():
                 if ready.to_tune:
@@ -236,16 +251,13 @@ def _started(ready: Plan) -> SuiteStarted:
 
 def _tune(ready: Plan, listener: Listener) -> Plan:
     """Run the trials that are missing, and look the cells up that follow from them."""
-    from regbench.execution.local import LocalExecutor
     from regbench.store.writer import RunWriter
 
     trials = _trials(ready)
     wanted = ready.to_tune
     todo = sum(study.pending for study in wanted)
     writer = RunWriter(trials.directory)
-    executor = LocalExecutor(
-        writer, ready.registry, (trials.metric,), ready.device, ready.data_root, listener
-    )
+    executor = ready.executor(writer, (trials.metric,), listener)
     listener(
         TuningStarted(
             ready.suite.name,

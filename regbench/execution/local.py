@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +22,12 @@ from regbench.evaluation.references import reference_numbers
 from regbench.execution.events import CellFinished, CellStarted, Listener
 from regbench.execution.interrupt import Stop
 from regbench.execution.planning import PlannedCell
-from regbench.modes import threads
+from regbench.modes import retained_memory, threads
 from regbench.plugins import Registry
 from regbench.store.records import Outcome, Run, classifier_file
 from regbench.store.writer import RunWriter
 from regbench.suite.cells import CellSpec, dataset_of
+from regbench.training.launch import LaunchWishes
 
 
 class LocalExecutor:
@@ -39,6 +41,7 @@ class LocalExecutor:
         device: torch.device,
         data_root: Path,
         emit: Listener,
+        wishes: LaunchWishes | None = None,
     ) -> None:
         self.writer = writer
         self.registry = registry
@@ -46,6 +49,10 @@ class LocalExecutor:
         self.device = device
         self.data_root = data_root
         self.emit = emit
+        self.wishes = wishes or LaunchWishes()
+        if self.wishes.deterministic:
+            # cuBLAS reads it with its first product; torch refuses to be deterministic on a GPU without it.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._held: tuple[Any, CellData] | None = None
         self._anchored: set[str] = set()
 
@@ -79,7 +86,7 @@ class LocalExecutor:
 
     def _run_one(self, cell: PlannedCell, run: Run) -> Outcome:
         data = self._data(cell, run)
-        with threads(self.device, step_flops(cell.spec)):
+        with threads(self.device, step_flops(cell.spec)), retained_memory(self.device):
             return run_cell(
                 cell.spec,
                 data,
@@ -90,6 +97,7 @@ class LocalExecutor:
                 self.emit,
                 replace=cell.replace,
                 remeasure=cell.state == "remeasure",
+                wishes=self.wishes,
             )
 
     def _data(self, cell: PlannedCell, run: Run) -> CellData:

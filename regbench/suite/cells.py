@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -31,8 +31,8 @@ KEY_SCHEMA = 1
 """Version of the key's own layout."""
 NUMERICS = 1
 """Version of the harness's numbers: raised when a change to nets, training or evaluation alters results."""
-NOT_HASHED = ("curve_points",)
-"""Settings of ``[training]`` that no number depends on."""
+NOT_HASHED = ("curve_points", "compile")
+"""Settings of ``[training]`` that no number depends on, or only its rounding."""
 
 Phase = Literal["final", "trial", "untuned"]
 PHASES: dict[Phase, dict[str, str]] = {
@@ -75,6 +75,8 @@ class CellSpec:
     curve_points: int
     """How many epochs the curves are evaluated at; not part of the identity."""
     seed: int
+    compile: Literal["auto", "on", "off"] = "auto"
+    """What ``[training]`` says of compilation; not part of the identity."""
     phase: Phase = "final"
     """``trial``: one of tuning, evaluated on the held-out images in place of the test images. ``untuned``: stands for
     the cell whose settings tuning has not selected yet, and is never run."""
@@ -262,6 +264,7 @@ class _Settings:
     model: dict[str, Any]
     training: dict[str, Any]
     curve_points: int
+    compile: Literal["auto", "on", "off"]
     faults: list[Fault]
 
     @classmethod
@@ -282,6 +285,7 @@ class _Settings:
             model={**model.model_dump(mode="json"), "widths": list(resolve_widths(data.side, model.widths))},
             training={**resolved, "precision": resolve_precision(training.precision)},
             curve_points=training.curve_points,
+            compile=training.compile,
             faults=faults,
         )
 
@@ -314,6 +318,7 @@ def _cell(method: Method, dataset: str, data: _Data, settings: _Settings, seed: 
         model=settings.model,
         training=settings.training,
         curve_points=settings.curve_points,
+        compile=settings.compile,
         seed=seed,
     )
 
@@ -328,6 +333,7 @@ def _same_cell(owners: dict[str, tuple[int, int]], cell_id: str, dataset: int, e
         yield Fault(f"regularizers[{entry}]", "", expected)
 
 
+@lru_cache(maxsize=1024)  # of few labels
 def _slug(label: str) -> str:
     """Lower-case ASCII letters, digits and single hyphens, at most 40 characters."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40].strip("-") or "x"

@@ -133,6 +133,8 @@ class Training(Table):
     """Decay rates of Adam's two moment estimates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training step; `auto` takes what the device does best, and records it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch.compile makes the nets' kernels; `auto`: where a cell is long enough and a C++ compiler is there."""
     loss_scale: Literal["sum", "mean"] = "sum"
     """Whether binary cross-entropy is summed over the pixels of an image or averaged."""
     curve_points: int = Field(60, ge=2, le=1_000_000)

@@ -28,6 +28,12 @@ class Launch:
     deterministic: bool = False
     """The same bits each time on the same device, at a price on GPUs."""
 
+    @property
+    def title(self) -> str:
+        """``eager``, or what is used, like ``graphs + compiled``."""
+        parts = {"graphs": self.graphs, "compiled": self.compile, "deterministic": self.deterministic}
+        return " + ".join(part for part, used in parts.items() if used) or "eager"
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchWishes:
@@ -64,7 +70,7 @@ def _compilation(
     if choice == "off":
         return False, 'compile = "off"'
     if not compilable:
-        return False, "the method declares compile = False"
+        return False, "the method declares compilable = False"
     least = PAYS_FROM.get(device.type)
     if choice == "auto":
         if wishes.deterministic:

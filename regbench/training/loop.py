@@ -62,10 +62,21 @@ class Loop(ABC):
 
 
 class EagerLoop(Loop):
-    """Launches every operation from Python. For CPUs, where launching costs little, and for finding faults."""
+    """Launches every operation from Python. For CPUs, where launching costs little, and for finding faults.
+
+    ``rehearse``: make a batch before each phase and undo it, so that compilation is not timed with the epoch.
+    """
+
+    def __init__(
+        self, stepper: Stepper, batches: Batches, batch_size: int, *, rehearse: bool = False
+    ) -> None:
+        super().__init__(stepper, batches, batch_size)
+        self._rehearse = rehearse
 
     def _prepare(self, phase: str) -> None:
-        pass
+        if self._rehearse:
+            with untouched(self.stepper.model, self.stepper.optimizers.values()):
+                self._step(phase, next(self.batches.epoch(0, 0, self.batch_size)))
 
     def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
         self.meter.reset()

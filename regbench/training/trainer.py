@@ -64,8 +64,11 @@ class Trainer:
             self.stepper = Stepper(
                 model, settings.adam, settings.precision, example, capturable=launch.graphs
             )
-        loop = GraphLoop if launch.graphs else EagerLoop
-        self.loop: Loop = loop(self.stepper, batches, settings.batch_size)
+        self.loop: Loop = (
+            GraphLoop(self.stepper, batches, settings.batch_size)
+            if launch.graphs
+            else EagerLoop(self.stepper, batches, settings.batch_size, rehearse=launch.compile)
+        )
         self.images_per_epoch = self.loop.steps * settings.batch_size
 
     def phase(self, epoch: int) -> str:
@@ -130,8 +133,7 @@ class Trainer:
                 modes.enter_context(deterministic_algorithms())
             steady = launch.deterministic or phase == WARMUP
             modes.enter_context(deterministic_convolutions() if steady else fastest_convolutions())
-            if launch.compile:
-                modes.enter_context(ops.compiled())
+            modes.enter_context(ops.compiled(launch.compile))
             yield
 
     def _progress(self, epoch: int) -> Tensor:

@@ -150,6 +150,7 @@ def test_the_id_is_the_hash_of_the_key_and_stays_what_it_is() -> None:
         ('name = "x"', 'name = "y"\nmetrics = ["psnr"]'),
         ('name = "squares"', 'name = "squares"\nlabel = "Squares"'),
         ("epochs = 20", "epochs = 20\ncurve_points = 7"),
+        ("epochs = 20", 'epochs = 20\ncompile = "off"'),
         ("epochs = 20", 'epochs = 20\nlr = 0.001\nprecision = "fp32"'),
         ("epochs = 20\nbatch_size = 64", "batch_size = 64\nepochs = 20"),
         ("options = { bandwidth = 2 }", 'options = { kernel = "gaussian", bandwidth = 2.0 }'),
@@ -217,7 +218,13 @@ OTHER: dict[str, Any] = {
     "seed": 5,
     "phase": "trial",
 }
-SAME: dict[str, Any] = {"method": "other", "dataset": "other", "paths": ("path",), "curve_points": 3}
+SAME: dict[str, Any] = {
+    "method": "other",
+    "dataset": "other",
+    "paths": ("path",),
+    "curve_points": 3,
+    "compile": "off",
+}
 FOLLOWS = {"channels", "side"}
 """Determined by the data set's options and its fingerprint."""
 

@@ -15,7 +15,7 @@ from regbench.data.batches import Batches
 from regbench.errors import PluginError
 from regbench.model import build_model
 from regbench.training.launch import Launch
-from regbench.training.loop import GraphLoop
+from regbench.training.loop import EagerLoop, GraphLoop
 from regbench.training.precision import Precision
 from regbench.training.stepper import AdamSettings
 from regbench.training.trainer import Trainer, TrainingSettings
@@ -164,3 +164,25 @@ def test_graphs_on_a_gpu(name: str, options: dict[str, Any], deterministic: bool
         assert_same(replayed, launched)
     else:
         torch.testing.assert_close(replayed, launched, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_eager_one_to_rounding() -> None:
+    def trained(compile: bool) -> Trainer:
+        model = build_model(SHAPE, METHODS["proto-vae"].cls, {"prototypes": 3}, seed=3)
+        settings = TrainingSettings(2, 1, 16, AdamSettings(), "fp32", launch=Launch(compile=compile))
+        trainer = Trainer(model, Batches(pictures(), CPU), settings, 3)
+        rows = run(trainer)
+        assert any(row["setup_seconds"] > 0.1 for row in rows) is compile
+        return trainer
+
+    eager, compiled = trained(False).model.state_dict(), trained(True).model.state_dict()
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(compiled[key], value) for key, value in eager.items())
+
+
+def test_a_rehearsal_leaves_no_trace() -> None:
+    plain, rehearsed = (trainer_of("proto-vae", {"prototypes": 3}, graphs=False) for _ in range(2))
+    rehearsed.loop = EagerLoop(rehearsed.stepper, rehearsed.batches, 16, rehearse=True)
+    assert numbers(run(rehearsed)) == numbers(run(plain))
+    assert_same(rehearsed.model.state_dict(), plain.model.state_dict())
