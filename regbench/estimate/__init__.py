@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from regbench.cell import step_flops
+from regbench.cell import launch_of, step_flops
 from regbench.data.split import SplitSizes, split_sizes
 from regbench.errors import PluginError, RegbenchError
 from regbench.estimate.cells import Cost, Probe, Rates
 from regbench.estimate.datasets import DatasetProbe
 from regbench.execution.planning import PlannedCell
-from regbench.modes import forked, threads
+from regbench.modes import forked, retained_memory, threads
 from regbench.plugins import Registry
 from regbench.store.records import read_classifier
 from regbench.suite.cells import CellSpec, canonical, dataset_of
+from regbench.training.launch import LaunchWishes
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Estimate:
     """Seconds that each data set takes once, whatever the number of its cells: its indices, anchors and classifier.
     Reading and decoding the images is not in them."""
     once: float = 0.0
-    """Seconds that the first cell takes on top: libraries that are imported when they are needed."""
+    """Seconds that first cells take on top: libraries that are imported when they are needed, compilation."""
     probe_seconds: float = 0.0
     """What estimating took."""
 
@@ -49,14 +50,16 @@ def estimate(
     *,
     metrics: Sequence[str],
     run_dir: Path,
+    wishes: LaunchWishes | None = None,
 ) -> Estimate:
     """Cost of each cell that there is something to do for. Kinds that differ only in their seed, or in the images
     of data sets of one size, are probed once.
 
-    ``metrics`` are the suite's; ``run_dir`` tells which data sets have their classifier already.
+    ``metrics`` are the suite's; ``run_dir`` tells which data sets have their classifier already; ``wishes`` are
+    those for launching steps.
     """
     started = time.perf_counter()
-    work = _Work(registry, device, data_root, metrics, run_dir)
+    work = _Work(registry, device, data_root, metrics, run_dir, wishes or LaunchWishes())
     costs = {cell.spec.id: work.cost(cell) for cell in cells if cell.ahead}
     datasets = {spec.dataset: work.dataset_seconds(spec) for spec in work.first_of_each}
     return Estimate(costs, datasets, work.once, time.perf_counter() - started)
@@ -72,7 +75,9 @@ class _Work:
         data_root: Path,
         metrics: Sequence[str],
         run_dir: Path,
+        wishes: LaunchWishes,
     ) -> None:
+        self.wishes = wishes
         self.registry = registry
         self.device = device
         self.data_root = data_root
@@ -97,13 +102,26 @@ class _Work:
             with (
                 self._probing(f"timing {spec.method} on {spec.dataset}"),
                 threads(self.device, step_flops(spec)),
+                retained_memory(self.device),
             ):
                 self.once = self.once or self._first_time(spec)
-                self._rates[kind] = self._measure(spec, split)
+                self._rates[kind] = self._compiled(spec, split) or self._measure(spec, split)
         return self._rates[kind].cost(spec, split, trains=cell.state != "remeasure")
 
+    def _compiled(self, spec: CellSpec, split: SplitSizes) -> Rates | None:
+        """The rates of a kind that is compiled, once that is done; a process compiles for all its cells alike."""
+        method = self.registry.regularizer(spec.regularizer).cls
+        if not launch_of(spec, method, self.device, self.wishes).compile:
+            return None
+        started = time.perf_counter()
+        self._measure(spec, split)
+        compiled = time.perf_counter()
+        rates = self._measure(spec, split)
+        self.once += max(2 * compiled - started - time.perf_counter(), 0.0)
+        return rates
+
     def _measure(self, spec: CellSpec, split: SplitSizes) -> Rates:
-        return Probe(spec, split, self.registry, self.metrics, self.device).measure()
+        return Probe(spec, split, self.registry, self.metrics, self.device, self.wishes).measure()
 
     def _first_time(self, spec: CellSpec) -> float:
         """What the first cell of a process takes on top of others: a tiny one, the first time and the second."""
@@ -150,7 +168,7 @@ def _kind(spec: CellSpec, split: SplitSizes) -> str:
     """All that the time of a cell depends on: not the seed, not which images it has, but how many of what size."""
     key = {name: value for name, value in spec.key().items() if name not in ("seed", "dataset")}
     sizes = [split.train, split.heldout, split.test, spec.channels, spec.side]
-    return canonical({**key, "sizes": sizes, "curve_points": spec.curve_points})
+    return canonical({**key, "sizes": sizes, "curve_points": spec.curve_points, "compile": spec.compile})
 
 
 __all__ = ["Cost", "Estimate", "estimate"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median_low
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from regbench.api import Regularizer
 from regbench.assess import Assessment, CellData, assess, curve_point
-from regbench.cell import settings_of, step_flops
+from regbench.cell import launch_of, settings_of, step_flops
 from regbench.data.batches import RESIDENT_SHARE, Batches
 from regbench.data.split import SplitSizes
 from regbench.errors import Diverged
@@ -29,12 +29,15 @@ from regbench.model import Model, build_model
 from regbench.modes import synchronize
 from regbench.plugins import Registry
 from regbench.suite.cells import CellSpec
+from regbench.training.launch import LaunchWishes
 from regbench.training.trainer import Trainer
 
 T = TypeVar("T")
 
 PHASE_SECONDS = 0.2
-"""Later epochs of a phase are timed for about this long, one at least, three at most."""
+"""Later epochs of a phase are timed for about this long, three at most ..."""
+SLOW_SECONDS = 2.0
+"""... and two at least, unless one takes as long as this."""
 EVALUATION_SECONDS = 0.5
 """The evaluation is timed on so many images as take about this long, 64 at least."""
 _CPU_RATE = 3e10
@@ -96,7 +99,9 @@ class Probe:
         registry: Registry,
         metrics: Sequence[str],
         device: torch.device,
+        wishes: LaunchWishes,
     ) -> None:
+        self.wishes = wishes
         self.spec = spec
         self.split = split
         self.device = device
@@ -121,8 +126,6 @@ class Probe:
         _, point = self._timed(lambda: curve_point(model, data))
         self._note_memory()
         evaluation = self._evaluation(model, data, share)
-        if self.device.type != "cuda":
-            self._note_memory()  # the next cell finds there what this evaluation has left
         count = trainer.images_per_epoch // trainer.settings.batch_size
         return Rates(
             setup=built + rehearsal + extra + max(more - start, 0.0),
@@ -136,7 +139,7 @@ class Probe:
 
     def _trainer(self) -> Trainer:
         spec = self.spec
-        shape, settings = settings_of(spec)
+        shape, settings = settings_of(spec, launch_of(spec, self.method, self.device, self.wishes))
         model = build_model(
             shape,
             self.method,
@@ -193,10 +196,15 @@ class Probe:
 
         _, beginning = self._timed(lambda: epoch(first))
         times: list[float] = []
-        while not times or (sum(times) < PHASE_SECONDS and len(times) < 3):
+        while (
+            not times
+            or (len(times) == 1 and times[0] < SLOW_SECONDS)
+            or (len(times) == 2 and sum(times) < PHASE_SECONDS)
+        ):
             times.append(self._timed(lambda: epoch(later))[1])
         self._note_memory()
-        return median(times), max(beginning - median(times), 0.0)
+        later_one = median_low(times)  # one hiccup does not count
+        return later_one, max(beginning - later_one, 0.0)
 
     def _start(self, trainer: Trainer) -> float:
         """Seconds that the method takes to set itself up on the trainer's images; mostly it does nothing."""

@@ -19,7 +19,10 @@ from regbench.errors import PluginError
 from regbench.estimate import Estimate, cells, datasets, estimate
 from regbench.estimate.cells import Rates
 from regbench.estimate.datasets import DatasetProbe
+from regbench.estimate.noise import noise_split
+from regbench.evaluation.classifier import training_steps
 from regbench.nets import Encoder
+from regbench.training.launch import LaunchWishes
 from regbench.training.trainer import Trainer
 from regbench.workflow import Plan, plan
 from tests.execution.suites import AE, write_suite
@@ -98,6 +101,27 @@ def test_seeds_share_a_probe_and_finished_cells_need_none(
     assert (nothing.cells, nothing.datasets, nothing.once) == ({}, {}, 0.0)
 
 
+def test_compilation_is_paid_once_and_not_by_every_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, compiled=False)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def measure(self: Any, spec: Any, split: SplitSizes) -> Rates:
+        clock.now += 3 if clock.compiled else 63
+        clock.compiled = True
+        return replace(RATES, setup=1.0 if clock.now > 63 else 61.0)
+
+    monkeypatch.setattr(module._Work, "_measure", measure)
+    monkeypatch.setattr(module._Work, "_first_time", lambda self, spec: 1.5)
+    monkeypatch.setattr(module._Work, "dataset_seconds", lambda self, spec: 0.0)
+    monkeypatch.setattr(module, "launch_of", lambda *arguments: SimpleNamespace(compile=True))
+    found = estimated(resolved(tmp_path))
+    assert found.once == 1.5 + 60
+    expected = RATES.cost(resolved(tmp_path).cells[0].spec, SplitSizes(64, 143, 40)).seconds
+    assert {cost.seconds for cost in found.cells.values()} == {expected}
+
+
 def test_what_the_store_has_of_a_data_set_is_not_paid_for_again() -> None:
     probe = DatasetProbe(loading=1.0, anchors=2.0, classifier=4.0)
     assert (probe.seconds(judged=False), probe.seconds(judged=True)) == (7, 1)
@@ -136,7 +160,7 @@ def test_what_is_measured_in_small_is_scaled_to_the_cell(
         ready.cells[0].spec, training={**ready.cells[0].spec.training, "train_subset": 500, "epochs": 40}
     )
     split = SplitSizes(640, 64, 320)
-    rates = cells.Probe(spec, split, ready.registry, ["mse"], torch.device("cpu")).measure()
+    rates = cells.Probe(spec, split, ready.registry, ["mse"], torch.device("cpu"), LaunchWishes()).measure()
     assert rates.regularized_batch == pytest.approx(0.32)
     assert rates.warmup_batch == pytest.approx(0.32)
     assert rates.cost(spec, split).training == pytest.approx(20 * 40 * 0.32)
@@ -168,9 +192,9 @@ def test_the_classifier_is_timed_on_some_steps_and_scaled_to_all(monkeypatch: py
     monkeypatch.setattr(datasets, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def train(split: Any, device: object) -> None:
-        epochs, each = datasets.training_steps(len(split.train))
+        epochs, each = training_steps(len(split.train))
         clock.now += 0.5 * epochs * each
 
     monkeypatch.setattr(datasets, "train_classifier", train)
-    split = datasets.noise_split(SplitSizes(200, 1, 10), 1, 8)
+    split = noise_split(SplitSizes(200, 1, 10), 1, 8)
     assert datasets._training(split, 20_000, torch.device("cpu")) == pytest.approx(0.5 * 12 * 312)
