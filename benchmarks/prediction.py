@@ -1,8 +1,8 @@
 """What `regbench plan` predicts, and what then happens: time and memory of each cell, and of whole runs.
 
-python -m benchmarks.prediction [--tiny] [--device cpu] [--suite FILE [--only PATTERN]] [--out DIR]
+python -m benchmarks.prediction [--tiny] [--device cpu] [--case quick|wide|small] [--suite FILE [--only PATTERN]]
 
-MNIST is taken from the data directory (`REGBENCH_DATA`); where it is missing, the page says so.
+The case `small` wants MNIST in the data directory (`REGBENCH_DATA`); where it is missing, the others are run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ test_images = 2000
 training = {{ epochs = 12 }}
 model = {{ widths = [16, 32] }}
 """
-SMALL_CELLS = ["MNIST AE seed 0", "MNIST VAE-KL seed 0", "MNIST ProtoVAE K=10 seed 0"]
+SMALL_CELLS = ["MNIST AE seed 0", "MNIST ProtoVAE K=10 seed 0"]
 WIDE = """
 [suite]
 name = "wide-digits"
@@ -161,45 +162,70 @@ def _mnist() -> bool:
     return not mnist.check(data_root(None))
 
 
-def _standard(tiny: bool, folder: Path) -> tuple[list[tuple[str, Path, list[str]]], list[str]]:
-    """Name, file and patterns of each suite, and what is left out."""
+class Case(StrEnum):
+    """What is planned and run, each for a page of its own."""
+
+    quick = "quick"
+    wide = "wide"
+    small = "small"
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    title: str
+    file: Path
+    only: list[str]
+
+
+def _suites(cases: list[Case], folder: Path) -> dict[str, _Suite]:
+    """By the name of the page; ``folder`` takes the suites that are written for it."""
 
     def written(name: str, text: str) -> Path:
         path = folder / f"{name}.toml"
         path.write_text(text)
         return path
 
-    if tiny:
-        return [("tiny", written("tiny", TINY), [])], []
-    suites = [
-        ("quick.toml, one seed", SUITES / "quick.toml", ["* seed 0"]),
-        ("A full-width net on few images", written("wide", WIDE), []),
-    ]
-    if not _mnist():
-        return suites, ["paper-small on MNIST is left out: regbench data fetch mnist"]
-    return [*suites, ("paper-small.toml on MNIST", written("small", SMALL), SMALL_CELLS)], []
+    every = {
+        Case.quick: _Suite("quick.toml, one seed", SUITES / "quick.toml", ["* seed 0"]),
+        Case.wide: _Suite("A full-width net on few images", written("wide", WIDE), []),
+        Case.small: _Suite("paper-small.toml on MNIST", written("small", SMALL), SMALL_CELLS),
+    }
+    return {case.value: every[case] for case in cases}
+
+
+def _tiny(folder: Path) -> dict[str, _Suite]:
+    path = folder / "tiny.toml"
+    path.write_text(TINY)
+    return {"tiny": _Suite("A tiny cell", path, [])}
 
 
 def main(
     tiny: Annotated[bool, typer.Option(help="One small cell, in seconds.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    case: Annotated[list[Case] | None, typer.Option(help="Only these; may be repeated.")] = None,
     suite: Annotated[Path | None, typer.Option(help="This suite in place of the usual ones.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Its cells that fit.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the page goes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the pages go.")] = None,
 ) -> None:
     """Compare predictions with what happens."""
+    where = resolve_device(device)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        suites, missing = (
-            _standard(tiny, folder) if suite is None else ([(suite.name, suite, only or [])], [])
-        )
-        tables = []
-        for name, path, patterns in suites:
-            tables.append(compare(name, path, patterns, device, folder).table())
-            typer.echo(tables[-1].markdown())
-    tables += [Table("Left out", ("suite",), tuple((text,) for text in missing))] if missing else []
-    where = resolve_device(device)
-    typer.echo(write(f"prediction-{where.type}", "Predicted and measured cost", where, tables, out))
+        if suite is not None:
+            suites = {suite.stem: _Suite(suite.name, suite, only or [])}
+        elif tiny:
+            suites = _tiny(folder)
+        else:
+            suites = _suites(case or [each for each in Case if each is not Case.small or _mnist()], folder)
+        for name, each in suites.items():
+            table = compare(each.title, each.file, each.only, device, folder).table()
+            typer.echo(table.markdown())
+            page = write(
+                f"prediction-{name}-{where.type}", "Predicted and measured cost", where, [table], out
+            )
+            typer.echo(page)
+    if not (tiny or suite or case or _mnist()):
+        typer.echo("paper-small.toml on MNIST is left out: regbench data fetch mnist")
 
 
 if __name__ == "__main__":
