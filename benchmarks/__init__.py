@@ -1,0 +1,1 @@
+"""Speed against peers and limits, run by hand from a checkout: ``python -m benchmarks.cpu``."""

@@ -1,0 +1,100 @@
+"""Contestants take turns, each in a process of its own: what one sets for its process cannot help or harm another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmarks.common import Timing, timed
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant: ``make(*args, **options)`` is called in its process and gives what is timed."""
+
+    make: Callable[..., Work]
+    args: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Contestant:
+    """A process that waits to be told to work."""
+
+    def __init__(self, name: str, entry: Entry, device: torch.device, warmups: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, entry, device, warmups), daemon=True)
+        self._process.start()
+        self.answer()
+
+    def begin(self) -> None:
+        """Work once, beside whoever else does."""
+        self._pipe.send("go")
+
+    def answer(self) -> float:
+        """Seconds it took; waits. Raises ``RuntimeError`` with the contestant's own traceback where it failed."""
+        try:
+            kind, value = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError(f"{self.name}: its process ended") from None
+        if kind == "failed":
+            raise RuntimeError(f"{self.name}: {value}")
+        return float(value)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(pipe: Connection, entry: Entry, device: torch.device, warmups: int) -> None:
+    try:
+        work = entry.make(*entry.args, **entry.options)
+        for _ in range(warmups):
+            timed(work, device)
+        pipe.send(("ready", 0.0))
+        while pipe.recv() == "go":
+            pipe.send(("done", timed(work, device)))
+    except EOFError:
+        return
+    except Exception:
+        pipe.send(("failed", traceback.format_exc()))
+
+
+@contextmanager
+def contestants(
+    entries: Mapping[str, Entry], device: torch.device, warmups: int = 2
+) -> Iterator[dict[str, Contestant]]:
+    """All of them, ready to work."""
+    with ExitStack() as stack:
+        ready = {}
+        for name, entry in entries.items():
+            ready[name] = Contestant(name, entry, device, warmups)
+            stack.callback(ready[name].close)
+        yield ready
+
+
+def contest(entries: Mapping[str, Entry], rounds: int, device: torch.device) -> dict[str, Timing]:
+    """Every contestant once per round; the order turns by one place each round."""
+    names = list(entries)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    with contestants(entries, device) as ready:
+        for round_ in range(rounds):
+            for name in _turned(names, round_):
+                ready[name].begin()
+                seconds[name].append(ready[name].answer())
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def _turned(names: Sequence[str], places: int) -> list[str]:
+    places %= len(names)
+    return [*names[places:], *names[:places]]
