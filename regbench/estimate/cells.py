@@ -35,9 +35,9 @@ from regbench.training.trainer import Trainer
 T = TypeVar("T")
 
 PHASE_SECONDS = 0.2
-"""Later epochs of a phase are timed for about this long, three at most ..."""
-SLOW_SECONDS = 2.0
-"""... and two at least, unless one takes as long as this."""
+"""What a cell does over and over is timed for about this long, three times at most ..."""
+SLOW_SECONDS = 1.0
+"""... and twice at least, unless once takes as long as this."""
 EVALUATION_SECONDS = 0.5
 """The evaluation is timed on so many images as take about this long, 64 at least."""
 _CPU_RATE = 3e10
@@ -123,7 +123,7 @@ class Probe:
             warm, extra = self._phase(trainer, 1, 1)
         start = self._start(trainer)
         full, more = self._phase(trainer, warmup + 1, warmup + 2)
-        _, point = self._timed(lambda: curve_point(model, data))
+        point = self._repeated(lambda: curve_point(model, data))
         self._note_memory()
         evaluation = self._evaluation(model, data, share)
         count = trainer.images_per_epoch // trainer.settings.batch_size
@@ -195,16 +195,9 @@ class Probe:
                 trainer.run_epoch(number)
 
         _, beginning = self._timed(lambda: epoch(first))
-        times: list[float] = []
-        while (
-            not times
-            or (len(times) == 1 and times[0] < SLOW_SECONDS)
-            or (len(times) == 2 and sum(times) < PHASE_SECONDS)
-        ):
-            times.append(self._timed(lambda: epoch(later))[1])
+        each = self._repeated(lambda: epoch(later))
         self._note_memory()
-        later_one = median_low(times)  # one hiccup does not count
-        return later_one, max(beginning - later_one, 0.0)
+        return each, max(beginning - each, 0.0)
 
     def _start(self, trainer: Trainer) -> float:
         """Seconds that the method takes to set itself up on the trainer's images; mostly it does nothing."""
@@ -239,6 +232,17 @@ class Probe:
             self._peak = torch.cuda.max_memory_allocated(self.device)
         else:
             self._peak = max(self._peak, psutil.Process().memory_info().rss)
+
+    def _repeated(self, work: Callable[[], object]) -> float:
+        """Seconds of ``work``: the lower median of a few times, so that one hiccup does not count."""
+        times: list[float] = []
+        while (
+            not times
+            or (len(times) == 1 and times[0] < SLOW_SECONDS)
+            or (len(times) == 2 and sum(times) < PHASE_SECONDS)
+        ):
+            times.append(self._timed(work)[1])
+        return median_low(times)
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
         synchronize(self.device)
