@@ -126,7 +126,8 @@ class _Work:
     def _first_time(self, spec: CellSpec) -> float:
         """What the first cell of a process takes on top of others: a tiny one, the first time and the second."""
         narrow = {**spec.model, "widths": [2 for _ in spec.model["widths"]]}
-        tiny = replace(spec, model=narrow, training={**spec.training, "batch_size": 32})
+        training = {**spec.training, "batch_size": 32}
+        tiny = replace(spec, model=narrow, training=training, compile="off")  # it would compile for nobody
         seconds = []
         for _ in range(2):
             started = time.perf_counter()
