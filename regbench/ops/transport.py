@@ -168,15 +168,17 @@ def _potentials_on_a_cpu(scores_BK: Tensor, epsilon: float, iterations: int) -> 
     batch, prototypes = scores_BK.shape
     span = max((scores_BK.amax() - scores_BK.amin()).item(), epsilon)
     potentials_K = scores_BK.new_zeros(prototypes)
+    averaging_K = scores_BK.new_full((prototypes,), 1 / prototypes)
     logits_BK = torch.empty_like(scores_BK)
     annealed = iterations // 2
-    for iteration in range(annealed):
-        width = epsilon * (span / epsilon) ** (1 - iteration / annealed)
-        torch.add(scores_BK, potentials_K, out=logits_BK).div_(width)
-        masses_K = torch.softmax(logits_BK, dim=1).sum(dim=0).mul_(prototypes / batch)
-        if masses_K.min().item() > LEAST_MASS:  # false for NaN
-            log_masses_K = masses_K.log_()
-            potentials_K.sub_(log_masses_K.sub_(log_masses_K.mean()), alpha=width)
+    widths = [epsilon * (span / epsilon) ** (1 - iteration / annealed) for iteration in range(annealed)]
+    # Factors as tensors: a number would be made one each time.
+    for width, rate in zip(widths, (1 / scores_BK.new_tensor(widths)).unbind(), strict=True):
+        torch.add(scores_BK, potentials_K, out=logits_BK).mul_(rate)
+        masses_K = torch.softmax(logits_BK, dim=1).sum(dim=0)
+        if masses_K.min().item() > LEAST_MASS * batch / prototypes:  # false for NaN
+            log_masses_K = masses_K.log_()  # over the share they are a constant less, which changes nothing
+            potentials_K.sub_(log_masses_K.sub_(log_masses_K.dot(averaging_K)), alpha=width)
         else:
             potentials_K = _raised(scores_BK, potentials_K, width)
     with full_float32():
@@ -186,6 +188,8 @@ def _potentials_on_a_cpu(scores_BK: Tensor, epsilon: float, iterations: int) -> 
 def _scaled_on_a_cpu(scores_BK: Tensor, potentials_K: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Potentials after ``iterations`` more at one width, as scalings of the columns of fixed exponentials."""
     batch, prototypes = scores_BK.shape
+    inverse_B = scores_BK.new_empty(batch)
+    before_K, scaling_K = scores_BK.new_empty(2, prototypes).unbind()
     inside = False
     for start in range(0, iterations, UNCHECKED):
         few = min(UNCHECKED, iterations - start)
@@ -193,15 +197,16 @@ def _scaled_on_a_cpu(scores_BK: Tensor, potentials_K: Tensor, epsilon: float, it
             logits_BK = (scores_BK + potentials_K) / epsilon
             fixed_BK = torch.exp(logits_BK - logits_BK.amax(dim=1, keepdim=True))
             fixed_BK = torch.threshold(fixed_BK, NO_DENORMALS, 0)
-            before_K = potentials_K.new_ones(prototypes)
-        scaling_K = before_K
+            fixed_KB = (fixed_BK.T * (prototypes / batch)).contiguous()
+            before_K.fill_(1)
+        scaling_K.copy_(before_K)
         for _ in range(few):
-            inverse_B = (fixed_BK @ scaling_K).reciprocal_()
-            scaling_K = (inverse_B @ fixed_BK).mul_(prototypes / batch).reciprocal_()
+            torch.mv(fixed_BK, scaling_K, out=inverse_B).reciprocal_()
+            torch.mv(fixed_KB, inverse_B, out=scaling_K).reciprocal_()
         least, largest = (value.item() for value in scaling_K.aminmax())
         inside = least > 1 / LARGEST_SCALING and largest < LARGEST_SCALING
         if inside:
-            before_K = scaling_K
+            before_K.copy_(scaling_K)
             continue
         potentials_K = potentials_K + epsilon * before_K.log()
         before_K.fill_(1)
