@@ -15,6 +15,8 @@ import torch
 from benchmarks.common import Timing, timed
 
 Work = Callable[[], object]
+AT_ONCE = {"cpu": 2, "cuda": 8}
+"""How many make themselves ready side by side."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Contestant:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, entry, device, warmups), daemon=True)
         self._process.start()
-        self.answer()
 
     def begin(self) -> None:
         """Work once, beside whoever else does."""
@@ -76,10 +77,15 @@ def contestants(
 ) -> Iterator[dict[str, Contestant]]:
     """All of them, ready to work."""
     with ExitStack() as stack:
-        ready = {}
-        for name, entry in entries.items():
-            ready[name] = Contestant(name, entry, device, warmups)
-            stack.callback(ready[name].close)
+        ready: dict[str, Contestant] = {}
+        names, at_once = list(entries), AT_ONCE[device.type]
+        for first in range(0, len(names), at_once):
+            group = names[first : first + at_once]
+            for name in group:
+                ready[name] = Contestant(name, entries[name], device, warmups)
+                stack.callback(ready[name].close)
+            for name in group:
+                ready[name].answer()
         yield ready
 
 

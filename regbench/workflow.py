@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from regbench.store.writer import RunWriter
     from regbench.suite.cells import CellSpec
     from regbench.suite.schema import Suite
+    from regbench.training.launch import LaunchWishes
     from regbench.tuning.study import Study
     from regbench.tuning.trials import Trials
 
@@ -87,10 +88,16 @@ class Plan:
     def executor(self, writer: RunWriter, metrics: Sequence[str], listener: Listener) -> LocalExecutor:
         """What runs the cells, with all that was asked for."""
         from regbench.execution.local import LocalExecutor
+
+        wishes = self.launch_wishes
+        return LocalExecutor(writer, self.registry, metrics, self.device, self.data_root, listener, wishes)
+
+    @property
+    def launch_wishes(self) -> LaunchWishes:
+        """What was asked for of the way that steps reach the device."""
         from regbench.training.launch import LaunchWishes
 
-        launch = LaunchWishes(self.wishes.eager, self.wishes.deterministic)
-        return LocalExecutor(writer, self.registry, metrics, self.device, self.data_root, listener, launch)
+        return LaunchWishes(self.wishes.eager, self.wishes.deterministic)
 
 
 def load_plugins(files: Sequence[Path | str] = ()) -> Registry:

@@ -27,6 +27,16 @@ Only = Annotated[
     typer.Option(metavar="PATTERN", help="Run only the cells that fit; may be repeated.", show_default=False),
 ]
 AcceptStale = Annotated[bool, typer.Option(help="Keep results whose plugin's code has changed since.")]
+Eager = Annotated[
+    bool,
+    typer.Option(
+        "--eager", help="Neither CUDA graphs nor compilation: slower; errors name the line that failed."
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="The same bits each time on the same GPU; slower there."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON object per event, or the plan, to stdout.")
 ]
@@ -39,6 +49,8 @@ def run(
     force: Force = None,
     only: Only = None,
     accept_stale: AcceptStale = False,
+    eager: Eager = False,
+    deterministic: Deterministic = False,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and run nothing: regbench plan.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless a cell fails.")] = False,
     as_json: Json = False,
@@ -49,7 +61,9 @@ def run(
     from regbench.cli.progress import listener
     from regbench.workflow import execute
 
-    ready = _resolve(suite, device, plugin, force, only, accept_stale, runs_dir, data_dir)
+    ready = _resolve(
+        suite, device, plugin, force, only, accept_stale, eager, deterministic, runs_dir, data_dir
+    )
     if dry_run:
         _show(ready, as_json=as_json, probe=True, every=False)
         return
@@ -66,6 +80,8 @@ def plan(
     force: Force = None,
     only: Only = None,
     accept_stale: AcceptStale = False,
+    eager: Eager = False,
+    deterministic: Deterministic = False,
     probe: Annotated[
         bool, typer.Option(help="Estimate time and memory by trying each kind of cell for a moment.")
     ] = True,
@@ -75,7 +91,9 @@ def plan(
     data_dir: options.DataDir = None,
 ) -> None:
     """Show a suite's cells, which are finished and why, and what the others will cost. Writes nothing."""
-    ready = _resolve(suite, device, plugin, force, only, accept_stale, runs_dir, data_dir)
+    ready = _resolve(
+        suite, device, plugin, force, only, accept_stale, eager, deterministic, runs_dir, data_dir
+    )
     _show(ready, as_json=as_json, probe=probe, every=every)
 
 
@@ -86,6 +104,8 @@ def _resolve(
     force: list[str] | None,
     only: list[str] | None,
     accept_stale: bool,
+    eager: bool,
+    deterministic: bool,
     runs_dir: Path | None,
     data_dir: Path | None,
 ) -> Plan:
@@ -100,6 +120,8 @@ def _resolve(
         force=force or [],
         only=only or [],
         accept_stale=accept_stale,
+        eager=eager,
+        deterministic=deterministic,
     )
 
 
@@ -121,6 +143,7 @@ def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
             ready.data_root,
             metrics=ready.suite.metrics,
             run_dir=ready.run_dir,
+            wishes=ready.launch_wishes,
         )
     costs = found.cells
     tuning_cost = {place: costs[cell.id] for place, cell in trials.items() if cell.id in costs}
@@ -142,6 +165,7 @@ def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
         _every(console, ready)
     else:
         _by_method(console, ready, costs)
+    _launches(console, ready)
     _totals(console, ready, found, total)
 
 
@@ -178,6 +202,22 @@ def _by_method(console: Any, ready: Plan, costs: Any) -> None:
         ]
         table.add_row(*(Text(text) for text in row))
     console.print(table)
+
+
+def _launches(console: Any, ready: Plan) -> None:
+    """How steps will reach the device, and why they are compiled or not."""
+    from regbench.cell import launch_of
+
+    cells: dict[str, int] = {}
+    for cell in ready.cells:
+        if cell.ahead:
+            method = ready.registry.regularizer(cell.spec.regularizer).cls
+            launch = launch_of(cell.spec, method, ready.device, ready.launch_wishes)
+            compiled = "compiled" if launch.compile else "not compiled"
+            said = f"steps on {ready.device}: {launch.title}; {compiled}: {launch.compile_why}"
+            cells[said] = cells.get(said, 0) + 1
+    for said, count in cells.items():
+        _print(console, said if len(cells) == 1 else f"{said} ({count} cells)")
 
 
 def _seconds_so_far() -> float:

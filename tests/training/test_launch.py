@@ -49,9 +49,15 @@ def test_what_is_decided(
 
 
 def test_without_a_compiler_auto_says_so_and_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "compiler_fault", lambda device: "InvalidCxxCompiler: No working C++ compiler")
+    monkeypatch.setattr(
+        module, "compiler_fault", lambda device: "InvalidCxxCompiler: No working C++ compiler"
+    )
     launch = resolve_launch(LaunchWishes(), "auto", CPU, LONG)
-    assert launch == Launch(compile_why="torch.compile fails here: InvalidCxxCompiler: No working C++ compiler")
-    with pytest.raises(DeviceError, match=r'compile = "on", but torch.compile fails on cpu: Invalid') as raised:
+    assert launch == Launch(
+        compile_why="torch.compile fails here: InvalidCxxCompiler: No working C++ compiler"
+    )
+    with pytest.raises(
+        DeviceError, match=r'compile = "on", but torch.compile fails on cpu: Invalid'
+    ) as raised:
         resolve_launch(LaunchWishes(), "on", CPU, LONG)
     assert "g++" in str(raised.value.hint)

@@ -1,0 +1,79 @@
+"""Every benchmark runs in small, and the bundle says how each part ended."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.common import Timing, ratio
+from benchmarks.contestants import TINY_SHAPES, Arena
+from benchmarks.profile import shares
+from benchmarks.run import GPU_SECONDS, Part, parts, run
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    "training": ("time over the bare loop's, fp32, cifar", "Best matrix product in fp32"),
+    "cell": ("| ProtoVAE K=50, fp32 |", "scaled to 600"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_a_benchmark_in_small_writes_its_page(name: str, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{name}",
+        "--device",
+        "cpu",
+        "--tiny",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / f"{name}-cpu.md").read_text()
+    assert f"`python -m benchmarks.{name} --device cpu --tiny" in page
+    assert "- torch: " in page
+    for text in PAGES[name]:
+        assert text in page
+
+
+def test_the_bundles_name_benchmarks_that_exist() -> None:
+    for device in ("cpu", "cuda"):
+        for part in parts(device):
+            module = part.command[1]
+            if module.startswith("benchmarks."):
+                assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    assert parts("cuda")[0].command[:2] == ("-m", "pytest")
+    assert GPU_SECONDS <= 8 * 60
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "left", "how"),
+    [
+        ("pass", 100, 100.0, r"done in \d+ s"),
+        ("raise SystemExit(3)", 100, 100.0, r"failed with exit code 3 in \d+ s"),
+        ("import time; time.sleep(60)", 1, 100.0, "stopped after 1 s"),
+        ("pass", 100, 4.0, "left out: no time"),
+    ],
+)
+def test_how_a_part_ends_is_said(code: str, limit: int, left: float, how: str) -> None:
+    assert re.fullmatch(how, run(Part("part", ("-c", code), limit), left, ()))
+
+
+def test_a_profile_names_the_operations_and_their_shares() -> None:
+    arena = Arena.make(TINY_SHAPES["cifar"], 32, 16, torch.device("cpu"))
+    rows = shares("ProtoVAE K=50", arena, compile=False).rows
+    assert "aten::convolution_backward" in [name for name, *_ in rows[:3]]
+    assert 0.5 < sum(float(share.rstrip("%")) for *_, share in rows) / 100 <= 1.001
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    slow, fast = Timing((2.0, 40.0, 6.0)), Timing((1.0, 10.0, 2.0))
+    assert ratio(fast, slow) == 3.0
