@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -79,7 +80,20 @@ def plan_cells(
     slugs: dict[str, str] = {}
     planned = [shelf.look_up(spec) for spec in specs]
     # Tuning may bring two methods to the very same settings: one result, in one place, for both.
-    return [replace(cell, slug=slugs.setdefault(cell.id, cell.slug)) for cell in planned]
+    places = [slugs.setdefault(cell.id, cell.slug) for cell in planned]
+    return [
+        cell if cell.slug == slug else replace(cell, slug=slug)
+        for cell, slug in zip(planned, places, strict=True)
+    ]
+
+
+def folders(cells: Path) -> set[str]:
+    """Names of the directories in ``cells``, from one listing; none where there is no such directory."""
+    try:
+        with os.scandir(cells) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except FileNotFoundError:
+        return set()
 
 
 class Shelf:
@@ -100,30 +114,35 @@ class Shelf:
         self.metrics = metrics
         self.force = force
         self.accept_stale = accept_stale
-        folders = [path for path in self.cells.iterdir() if path.is_dir()] if self.cells.is_dir() else []
-        self.present = {path.name[-16:]: path for path in folders}
+        self.present = {name[-16:]: name for name in folders(self.cells)}
         self._classifiers: dict[str, dict[str, Any] | None] = {}
         """The classifiers' facts by data set, each read once."""
-        self.other = _by_key(path for id16, path in self.present.items() if id16 not in named)
+        self.other = _by_key(self.cells / name for id16, name in self.present.items() if id16 not in named)
 
     def look_up(self, spec: CellSpec) -> PlannedCell:
         """What is known of a cell, and what is to be done for it."""
         # The directory keeps the label that it was made with: what finds it is the id at the end of its name.
-        directory = self.present.get(spec.id16, self.cells / spec.slug)
-        record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, directory)
-        cell = PlannedCell(spec, directory.name, spec.id, "todo", "")
-        status = record.status
+        name = self.present.get(spec.id16)
+        record = None if name is None else self._record(spec, self.cells / name)
+        status = "missing" if record is None else record.status
         if matches(spec, self.force):
-            return replace(cell, why="forced", replace=status == "done")
-        if status == "done":
-            return self._finished(cell, record)
-        if status == "diverged":
+            why, done = "forced", status == "done"
+            return PlannedCell(spec, name or spec.slug, spec.id, "todo", why, replace=done)
+        if record is not None and status == "done":
+            return self._finished(PlannedCell(spec, name or "", spec.id, "todo", ""), record)
+        if record is not None and status == "diverged":
             why = f"diverged before ({record.outcome['reason']}); --force runs it again"
-            return replace(cell, state="diverged", why=why)
-        stale = self.other.get(canonical(without_source(spec.key())))
+            return PlannedCell(spec, name or "", spec.id, "diverged", why)
+        stale = self.other.get(canonical(without_source(spec.key()))) if self.other else None
         if stale is not None and self.accept_stale:
-            return self._accepted(cell, replace(record, directory=stale))
-        return _missing(cell, record, stale)
+            return self._accepted(
+                PlannedCell(spec, stale.name, spec.id, "todo", ""), self._record(spec, stale)
+            )
+        return PlannedCell(spec, name or spec.slug, spec.id, "todo", _why_missing(record, stale))
+
+    @staticmethod
+    def _record(spec: CellSpec, directory: Path) -> CellRecord:
+        return CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, directory)
 
     def _finished(self, cell: PlannedCell, record: CellRecord) -> PlannedCell:
         known = record.result.get("metric_sources", {})
@@ -151,14 +170,16 @@ class Shelf:
 
     def _accepted(self, cell: PlannedCell, old: CellRecord) -> PlannedCell:
         """A result of other code, taken as it is; it may still have to be measured."""
-        cell = self._finished(replace(cell, slug=old.directory.name, id=old.result["id"]), old)
+        cell = self._finished(replace(cell, id=old.result["id"]), old)
         if cell.state == "finished":
             return replace(cell, state="accepted", why="stale: code changed; its result is accepted")
         return cell
 
 
-def matches(spec: CellSpec, patterns: Iterable[str]) -> bool:
+def matches(spec: CellSpec, patterns: Collection[str]) -> bool:
     """Whether a pattern of the shell's kind fits the cell's method, data set, title, directory, or id."""
+    if not patterns:  # as a rule, and the names take their time
+        return False
     names = (spec.method, spec.dataset, spec.title, spec.slug, spec.id)
     return any(pattern == name or fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
@@ -174,13 +195,15 @@ def check_patterns(specs: Sequence[CellSpec], patterns: Sequence[str]) -> None:
             )
 
 
-def _missing(cell: PlannedCell, record: CellRecord, stale: Path | None) -> PlannedCell:
+def _why_missing(record: CellRecord | None, stale: Path | None) -> str:
+    """Why a cell without a result is to be run; ``record`` is ``None`` where it has no directory."""
     if stale is not None:
-        return replace(cell, why="stale: code changed; --accept-stale keeps the old result")
+        return "stale: code changed; --accept-stale keeps the old result"
+    if record is None:
+        return "not run yet"
     if record.status == "missing":
-        started = (record.directory / "attempts").is_dir()
-        return replace(cell, why="started, but not finished" if started else "not run yet")
-    return replace(cell, why=f"{record.status} before ({record.outcome['reason'].partition(chr(10))[0]})")
+        return "started, but not finished" if (record.directory / "attempts").is_dir() else "not run yet"
+    return f"{record.status} before ({record.outcome['reason'].partition(chr(10))[0]})"
 
 
 def _by_key(directories: Iterable[Path]) -> dict[str, Path]:

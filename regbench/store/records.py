@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from regbench.errors import StoreError
 
@@ -33,8 +34,8 @@ Status = Literal["done", "failed", "diverged", "interrupted", "missing"]
 def read_json(path: Path) -> Any:
     """Parse one file of the store; a broken one is named, with what to do about it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return from_json(path.read_bytes())
+    except ValueError as error:
         raise StoreError(
             f"{path} is not valid JSON: {error}", hint="move the file aside and run the suite again"
         ) from error
@@ -66,14 +67,18 @@ class CellRecord:
     """All that determines the cell's numbers: regularizer (name, options, plugin), dataset, model, training, seed."""
     directory: Path
 
-    @property
+    @cached_property
     def result_dir(self) -> Path:
         return self.directory / "result"
 
     @cached_property
+    def _manifest(self) -> Path:
+        return self.result_dir / "manifest.json"
+
+    @cached_property
     def outcome(self) -> dict[str, Any]:
         """How the latest attempt ended: ``status`` and, unless done, ``reason``."""
-        if (self.result_dir / "manifest.json").exists():
+        if self._manifest.exists():
             return {"status": "done"}
         ended = sorted(self.directory.glob("attempts/*/outcome.json"), key=_by_attempt)
         return dict(read_json(ended[-1])) if ended else {"status": "missing", "reason": "not run yet"}
@@ -91,13 +96,13 @@ class CellRecord:
     @cached_property
     def result(self) -> dict[str, Any]:
         """Contents of ``result.json``, checked against the manifest. Only for ``status == "done"``."""
-        return dict(json.loads(self.verified("result.json")))
+        return dict(from_json(self.verified("result.json")))
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """One dictionary per epoch; of an unfinished cell, as far as its latest attempt got."""
         if self.status == "done":
-            return list(json.loads(self.verified("history.json")))
+            return list(from_json(self.verified("history.json")))
         attempts = sorted(self.directory.glob("attempts/*/metrics.jsonl"), key=_by_attempt)
         return read_metrics(attempts[-1]) if attempts else []
 
@@ -110,7 +115,7 @@ class CellRecord:
     def verified(self, name: str) -> bytes:
         """Contents of a file of the result, checked against the manifest; raises ``StoreError``."""
         path = self.result_dir / name
-        manifest = read_json(self.result_dir / "manifest.json")
+        manifest = read_json(self._manifest)
         try:
             content = path.read_bytes()
         except OSError as error:
