@@ -41,6 +41,7 @@ from regbench.statistics.intervals import (
     paired_difference,
     share_seeds,
     t_interval,
+    t_intervals,
 )
 from regbench.statistics.significance import (
     Alternative,
@@ -85,6 +86,7 @@ __all__ = [
     "share_seeds",
     "sign_flip_test",
     "t_interval",
+    "t_intervals",
     "t_test_needed_seeds",
     "t_test_power",
     "tie_group",

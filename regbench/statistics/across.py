@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from regbench.statistics.intervals import LEVEL, Better, Interval, t_interval
 
@@ -37,7 +37,11 @@ def average_ranks(values_MDS: ArrayLike, *, better: Better = "lower") -> Array:
     """
     values = _cube(values_MDS, "methods, data sets, seeds")
     signed = values if better == "lower" else -values
-    ranks_MDS = stats.rankdata(np.where(np.isnan(values), np.inf, signed), axis=0)
+    last = np.where(np.isnan(values), np.inf, signed)
+    others_MMDS = last[None]
+    below_MDS = (others_MMDS < last[:, None]).sum(axis=1)
+    equal_MDS = (others_MMDS == last[:, None]).sum(axis=1)  # itself among them
+    ranks_MDS = below_MDS + (equal_MDS + 1) / 2
     return np.asarray(ranks_MDS.mean(axis=1), dtype=np.float64)
 
 
@@ -75,9 +79,9 @@ def improvement(
     wins = int((sign * values < sign * reference).sum())
     ties = int((values == reference).sum())
     n, tail = values.size, (1 - level) / 2
-    low = float(stats.beta.ppf(tail, wins, n - wins + 1)) if wins else 0.0
+    low = float(special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
     most = wins + ties
-    high = float(stats.beta.ppf(1 - tail, most + 1, n - most)) if most < n else 1.0
+    high = float(special.betaincinv(most + 1, n - most, 1 - tail)) if most < n else 1.0
     return Improvement(n, (wins + ties / 2) / n, low, high)
 
 

@@ -71,6 +71,27 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(x.size, mean, sd, mean - half, mean + half)
 
 
+def t_intervals(
+    values_SE: NDArray[np.float64], level: float = LEVEL
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """:func:`t_interval` of many quantities at once: means, lower and upper bounds, each of shape (E,).
+
+    Bounds are NaN where there is one value only, or one that is not finite.
+
+    Args:
+        values_SE: shape (S, E), one value per seed (S) of each quantity (E).
+    """
+    seeds = len(values_SE)
+    with np.errstate(invalid="ignore"):
+        mean_E = values_SE.mean(axis=0)
+        if seeds == 1:
+            return mean_E, np.full_like(mean_E, np.nan), np.full_like(mean_E, np.nan)
+        sd_E = values_SE.std(axis=0, ddof=1)
+        half_E = float(special.stdtrit(seeds - 1, (1 + level) / 2)) * sd_E / math.sqrt(seeds)
+        half_E[~np.isfinite(values_SE).all(axis=0)] = np.nan
+        return mean_E, mean_E - half_E, mean_E + half_E
+
+
 def paired_difference(
     a: ArrayLike, b: ArrayLike, *, better: Better = "lower", level: float = LEVEL
 ) -> PairedDifference:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from regbench.statistics.intervals import (
     ALPHA,
@@ -61,6 +62,8 @@ def welch_t_test(a: ArrayLike, b: ArrayLike, *, level: float = LEVEL) -> tuple[I
         return Interval(n, mean, None, None, None), None
     if negligible(max(float(x.std(ddof=1)), float(y.std(ddof=1))), x, y):
         return Interval(n, mean, 0.0, mean, mean), _without_spread(mean, "two-sided", x, y)
+    from scipy import stats  # only here: it takes half a second to import, and reports do without
+
     test = stats.ttest_ind(x, y, equal_var=False)
     bounds = test.confidence_interval(level)
     return Interval(n, mean, None, float(bounds.low), float(bounds.high)), float(test.pvalue)
@@ -74,15 +77,21 @@ def sign_flip_test(a: ArrayLike, b: ArrayLike) -> float:
     """
     x, y = _finite_pairs(a, b)
     d = np.where(np.abs(x - y) <= ROUNDING * scale(x, y), 0.0, x - y)
-    if d.size <= EXACT_UP_TO:
-        patterns = np.arange(2**d.size)[:, None] >> np.arange(d.size) & 1
-        extra = 0  # the pattern as found is among them
-    else:
-        patterns = np.random.default_rng(0).integers(0, 2, (100_000, d.size))
-        extra = 1
-    flipped = np.abs((2 * patterns - 1) @ d)
+    signs = _sign_patterns(d.size)
+    extra = 0 if d.size <= EXACT_UP_TO else 1  # the pattern as found is among them where they are all
+    flipped = np.abs(signs @ d)
     reached = int(np.sum(flipped >= abs(d.sum()) - ROUNDING * np.abs(d).sum()))
-    return (reached + extra) / (len(patterns) + extra)
+    return (reached + extra) / (len(signs) + extra)
+
+
+@lru_cache(maxsize=1)  # a report tests hundreds of differences, nearly all over the same number of seeds
+def _sign_patterns(n: int) -> NDArray[np.float64]:
+    """All 2**n rows of n signs, or 100,000 random ones; -1 and 1."""
+    if n <= EXACT_UP_TO:
+        patterns = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    else:
+        patterns = np.random.default_rng(0).integers(0, 2, (100_000, n))
+    return (2 * patterns - 1).astype(np.float64)
 
 
 def wilcoxon_test(a: ArrayLike, b: ArrayLike) -> float:
@@ -95,6 +104,8 @@ def wilcoxon_test(a: ArrayLike, b: ArrayLike) -> float:
     d = (x - y)[np.abs(x - y) > ROUNDING * scale(x, y)]
     if d.size == 0:
         return 1.0
+    from scipy import stats
+
     method = stats.PermutationMethod(n_resamples=2**EXACT_UP_TO) if d.size <= EXACT_UP_TO else "asymptotic"
     return float(stats.wilcoxon(d, method=method).pvalue)
 

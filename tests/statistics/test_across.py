@@ -126,3 +126,10 @@ def test_shapes_that_do_not_match() -> None:
         normalised([1.0], [1.0])
     with pytest.raises(ValueError, match="methods, data sets, seeds"):
         average_ranks([[1.0]])
+
+
+def test_ranks_are_scipys(rng: np.random.Generator) -> None:
+    values_MDS = rng.integers(0, 4, (5, 3, 7)).astype(float)  # many ties
+    values_MDS[rng.random(values_MDS.shape) < 0.1] = np.nan
+    expected = stats.rankdata(np.where(np.isnan(values_MDS), np.inf, values_MDS), axis=0).mean(axis=1)
+    np.testing.assert_array_equal(average_ranks(values_MDS), expected)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from regbench.statistics import t_test_needed_seeds, t_test_power, tost_needed_seeds, tost_paired, tost_power
+from regbench.statistics.equivalence import _chi_density
 from tests.statistics.simulation import TRIALS, margin_of_error
 
 
@@ -101,3 +104,17 @@ def test_needed_seeds_are_the_fewest(sd: float) -> None:
 def test_no_number_of_seeds_shows_what_is_not_so() -> None:
     assert tost_needed_seeds(0.5, 1.0, difference=1.0, limit=500) is None
     assert t_test_needed_seeds(0.5, 0.0, limit=500) is None
+
+
+def test_power_is_that_of_scipys_noncentral_t() -> None:
+    for n, difference in ((3, 0.4), (14, -1.3), (200, 0.02)):
+        critical, shift = stats.t.ppf(0.95, n - 1), difference * math.sqrt(n)
+        above = stats.nct.sf(critical, n - 1, shift)
+        assert t_test_power(n, 1.0, difference, alternative="greater") == pytest.approx(above, rel=1e-10)
+
+
+def test_the_chi_density_is_scipys() -> None:
+    for df in (1, 2, 13, 9999):
+        for x in (0.1, 0.9, 1.0, 1.1):
+            at = x * math.sqrt(df)
+            assert _chi_density(at, df) == pytest.approx(stats.chi.pdf(at, df), rel=1e-12, abs=1e-300)

@@ -9,8 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regbench.statistics import paired_difference, share_seeds, t_interval, welch_t_test
+from regbench.statistics import paired_difference, share_seeds, t_interval, t_intervals, welch_t_test
 from tests.statistics.simulation import TRIALS, margin_of_error
+
+
+@pytest.mark.parametrize("n", [1, 2, 14])
+def test_many_t_intervals_are_those_of_each(rng: np.random.Generator, n: int) -> None:
+    values_SE = rng.normal(3, 2, (n, 5))
+    values_SE[0, 3] = math.inf
+    mean_E, low_E, high_E = t_intervals(values_SE)
+    for e in range(5):
+        one = t_interval(values_SE[:, e])
+        assert mean_E[e] == pytest.approx(one.mean)
+        for bound, expected in ((low_E[e], one.low), (high_E[e], one.high)):
+            assert math.isnan(bound) if expected is None else bound == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
