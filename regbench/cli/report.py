@@ -9,6 +9,9 @@ import typer
 
 from regbench.cli import options
 
+MANY = 10
+"""Kinds of figures, about, where a suite names none."""
+
 
 def report(
     run: Annotated[
@@ -30,9 +33,7 @@ def report(
     """Write tables, figures and one HTML file from a run, finished or not."""
     import sys
 
-    from regbench.report.build import FiguresFailed, write_report
-    from regbench.report.claims import judge_claims
-    from regbench.report.terminal import print_claims, print_tables
+    from regbench.report.processes import prepare, processes_for
     from regbench.store.location import find_run
     from regbench.store.records import Run
 
@@ -41,8 +42,15 @@ def report(
             print(what, file=sys.stderr, flush=True)
 
     found = Run.open(find_run(run, runs_dir))
-    written = write_report(found, out, plugins=plugin or (), progress=tell)
-    print_claims(judge_claims(found))
+    # Before the imports, which take as long here as there.
+    processes = processes_for(len(found.suite["figures"]) or MANY, len(found.datasets))
+    if processes > 1:
+        prepare()
+    from regbench.report.build import FiguresFailed, write_report
+    from regbench.report.terminal import print_claims, print_tables
+
+    written = write_report(found, out, plugins=plugin or (), progress=tell, processes=processes)
+    print_claims(written.claims)
     # What fits a terminal; costs, latent space and figures are in the files.
     print_tables(written.tables, groups=("metric", "difference"))
     for file in (*written.texts, *written.numbers, written.html, written.figures):

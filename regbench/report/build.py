@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regbench.errors import RegbenchError, StoreError, UsageError
-from regbench.report.draw import NAME, FigureFailure, Picture, Progress, draw_figures
+from regbench.report.claims import JudgedClaim, judge_claims
+from regbench.report.draw import NAME, FigureFailure, FigureJob, Picture, Progress
 from regbench.report.html import render
 from regbench.report.latex import to_latex
 from regbench.report.markdown import to_markdown
 from regbench.report.section import Section
 from regbench.report.sections import build_sections
-from regbench.report.summary import tidy
-from regbench.report.tables import Table, build_tables
+from regbench.report.summary import summarise, tidy
+from regbench.report.tables import Table, tables_of
 from regbench.store.files import write_bytes
 from regbench.store.records import Run
 
@@ -44,6 +45,7 @@ class Report:
     pictures: tuple[Picture, ...]
     failures: tuple[FigureFailure, ...]
     sections: tuple[Section, ...] = ()
+    claims: tuple[JudgedClaim, ...] = ()
 
     @property
     def html(self) -> Path:
@@ -78,6 +80,7 @@ def write_report(
     *,
     plugins: Sequence[Path | str] = (),
     progress: Progress = lambda _: None,
+    processes: int = 1,
 ) -> Report:
     """Write ``table.csv``, ``table.md``, ``table.tex``, ``report.html`` and ``figures/`` for a run.
 
@@ -89,6 +92,8 @@ def write_report(
         out: the directory to write to, by default ``reports/<suite>``.
         plugins: Python files with figures of your own, beside the installed plugins.
         progress: told in words what is being done.
+        processes: how many draw figures side by side; more than one needs a main module that can be imported
+            again, like every use of ``multiprocessing``.
 
     Raises ``UsageError`` where no cell is finished, ``StoreError`` where files cannot be read or written.
     """
@@ -97,22 +102,24 @@ def write_report(
     figures = directory / "figures"
     with _writing(figures):
         figures.mkdir(parents=True, exist_ok=True)
-    progress("computing tables")
-    tables, sections = build_tables(run), build_sections(run)
-    pictures, failures = draw_figures(run, figures, plugins=plugins, progress=progress)
+    with FigureJob(run, figures, plugins=plugins, progress=progress, processes=processes) as job:
+        progress("computing tables")
+        summaries, claims = summarise(run), judge_claims(run)
+        tables, sections = tables_of(summaries), build_sections(run, claims)
+        pictures, failures = job.finish()
     _replace_captions(figures, pictures)
     progress("writing the report")
     page = render(run, tables, pictures, failures, command=_command(run, out, plugins), sections=sections)
     _replace_numbers(directory, sections)
     for name, content in (
-        ("table.csv", tidy(run).to_csv(index=False)),
+        ("table.csv", tidy(summaries).to_csv(index=False)),
         ("table.md", to_markdown(tables, sections)),
         ("table.tex", to_latex(tables, sections)),
         ("report.html", page),
     ):
         with _writing(directory / name):
             write_bytes(directory / name, content.encode())
-    return Report(directory, tuple(tables), tuple(pictures), tuple(failures), tuple(sections))
+    return Report(directory, tuple(tables), tuple(pictures), tuple(failures), tuple(sections), tuple(claims))
 
 
 def _refuse_empty(run: Run) -> None:

@@ -10,10 +10,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -36,6 +35,10 @@ from regbench.store.records import Run
 from regbench.suite.claims import KINDS, Claim, Difference, Equivalence, Margin, Monotone
 
 Says = Literal["matches", "not worse", "not better", "better", "worse", "differs"]
+_BySeed = Mapping[int, Mapping[Any, Any]]
+"""Of one method on one data set, what is known of each seed: its status and metrics."""
+_Cells = Mapping[Any, _BySeed]
+"""By data set and method."""
 FLIPPED: Mapping[Better, Better] = {"lower": "higher", "higher": "lower"}
 
 
@@ -133,8 +136,10 @@ def judge_claims(run: Run) -> list[JudgedClaim]:
     claims = [_read(run, entry) for entry in run.suite.get("claims", ())]
     if not claims:
         return []
-    frame = load_frame(run)
-    tests = [list(_tests(run, frame, claim)) for claim in claims]
+    columns = ["seed", "status", *run.suite["metrics"]]
+    by_place = load_frame(run).groupby(["dataset", "method"], sort=False)[columns]
+    cells = {place: dict(zip(rows["seed"], rows.to_dict("records"), strict=True)) for place, rows in by_place}
+    tests = [list(_tests(run, cells, claim)) for claim in claims]
     found = judge([[test.hypothesis for test in group] for group in tests])
     return [
         JudgedClaim(
@@ -205,17 +210,17 @@ def _steps(claim: Monotone) -> Iterator[_Pair]:
         yield _Pair(methods[-1], methods[0], strictly)
 
 
-def _tests(run: Run, frame: pd.DataFrame, claim: Claim) -> Iterator[_Tested]:
+def _tests(run: Run, cells: _Cells, claim: Claim) -> Iterator[_Tested]:
     for dataset in claim.datasets or run.datasets:
         for pair in _pairs(claim):
-            yield _test(run, frame[frame["dataset"] == dataset], claim.metric, dataset, pair)
+            yield _test(run, cells, claim.metric, dataset, pair)
 
 
-def _test(run: Run, frame: pd.DataFrame, metric: str, dataset: str, pair: _Pair) -> _Tested:
+def _test(run: Run, cells: _Cells, metric: str, dataset: str, pair: _Pair) -> _Tested:
     info = run.suite["metric_info"].get(metric, {})
     better: Better = info.get("better", "lower")
     reason = _absent(run, metric, dataset, pair)
-    rows = {name: frame[frame["method"] == name] for name in pair.involved}
+    rows = {name: cells.get((dataset, name), {}) for name in pair.involved}
     planned = len(rows[pair.method])
     difference = width = observed = None
     if not reason:
@@ -256,12 +261,12 @@ def _absent(run: Run, metric: str, dataset: str, pair: _Pair) -> str:
     return f"the run has no method {', '.join(missing)}" if missing else ""
 
 
-def _unfinished(rows: Mapping[str, pd.DataFrame], dataset: str) -> str:
+def _unfinished(rows: Mapping[str, _BySeed], dataset: str) -> str:
     """Which cells have no result, in words."""
     parts = []
     for method, cells in rows.items():
         for status in ("failed", "diverged", "interrupted", "missing"):
-            seeds = [str(seed) for seed in cells.loc[cells["status"] == status, "seed"]]
+            seeds = [str(seed) for seed, cell in cells.items() if cell["status"] == status]
             word = "not run yet" if status == "missing" else status
             if seeds:
                 listed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
@@ -280,15 +285,17 @@ def _untestable(observed: Hypothesis | None, n: int, pair: _Pair, dataset: str) 
 
 
 def _values(
-    rows: Mapping[str, pd.DataFrame], metric: str, pair: _Pair
+    rows: Mapping[str, _BySeed], metric: str, pair: _Pair
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Of the method, the reference, and what the margin is a share of, at the seeds that all have finished."""
     by_seed = {
-        name: cells[cells["status"] == "done"].set_index("seed")[metric] for name, cells in rows.items()
+        name: {seed: cell[metric] for seed, cell in cells.items() if cell["status"] == "done"}
+        for name, cells in rows.items()
     }
-    seeds = sorted(set.intersection(*(set(values.index) for values in by_seed.values())))
+    seeds = sorted(set.intersection(*(set(values) for values in by_seed.values())))
     of = (pair.margin.of if pair.margin else None) or pair.reference
-    a, b, c = (by_seed[name].loc[seeds].to_numpy(np.float64) for name in (pair.method, pair.reference, of))
+    named = (pair.method, pair.reference, of)
+    a, b, c = (np.array([by_seed[name][seed] for seed in seeds], dtype=np.float64) for name in named)
     return a, b, c
 
 

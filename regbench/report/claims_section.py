@@ -8,19 +8,17 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from regbench.report.claims import Element, JudgedClaim, claimed, judge_claims
+from regbench.report.claims import Element, JudgedClaim, claimed
 from regbench.report.numbers import NOTHING, signed
 from regbench.report.section import Grid, Section
 from regbench.report.table import Cell
 from regbench.statistics import ALPHA, Verdict
-from regbench.store.records import Run
 
 VERDICTS: tuple[Verdict, ...] = ("supported", "refuted", "undecided")
 
 
-def claims_section(run: Run) -> Section | None:
+def claims_section(claims: Sequence[JudgedClaim]) -> Section | None:
     """The suite's claims, each with its verdict; ``None`` where the suite claims nothing."""
-    claims = judge_claims(run)
     if not claims:
         return None
     counts = Counter(claim.verdict for claim in claims)

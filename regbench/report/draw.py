@@ -1,13 +1,24 @@
-"""Drawing the figures of a run: find each kind, draw it, save it; one that fails stops nobody else."""
+"""Drawing the figures of a run: find each kind, draw it, save it; one that fails stops nobody else.
+
+Each request of the suite is drawn in a directory of its own, here or in another process, and its pictures are then
+put where they belong in the suite's order: names do not depend on who was first.
+"""
 
 from __future__ import annotations
 
+import gc
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from matplotlib.figure import Figure as Canvas
@@ -16,6 +27,7 @@ from pydantic import ValidationError
 from regbench.errors import PluginError, RegbenchError, StoreError
 from regbench.report.bundled import regbench_figures
 from regbench.report.figure import Drawing, Figure
+from regbench.report.processes import context
 from regbench.report.style import paper, save
 from regbench.store.records import Run
 
@@ -50,31 +62,158 @@ class FigureFailure:
     """Empty where the reason says it all."""
 
 
+Drawn = tuple[list[Picture], list[FigureFailure]]
+
+
 def draw_figures(
-    run: Run, directory: Path, *, plugins: Sequence[Path | str] = (), progress: Progress = lambda _: None
-) -> tuple[list[Picture], list[FigureFailure]]:
+    run: Run,
+    directory: Path,
+    *,
+    plugins: Sequence[Path | str] = (),
+    progress: Progress = lambda _: None,
+    processes: int = 1,
+) -> Drawn:
     """Draw what the suite names under ``[[figures]]``, or all bundled figures where it names none.
 
     The pictures are saved in ``directory``, which must exist; ``plugins`` are Python files with more figures.
+    ``processes``: how many draw side by side; with 1 all is drawn in this one.
     """
-    known = _Known(plugins)
-    requests = run.suite["figures"] or [{"kind": kind} for kind in known.bundled]
-    pictures: list[Picture] = []
-    failures: list[FigureFailure] = []
-    for request in requests:
-        kind = str(request["kind"])
-        progress(f"drawing {kind}")
+    with FigureJob(run, directory, plugins=plugins, progress=progress, processes=processes) as job:
+        return job.finish()
+
+
+class FigureJob:
+    """The same in two parts: ``with`` starts the other processes, if any; ``finish`` waits for what they draw."""
+
+    def __init__(
+        self, run: Run, directory: Path, *, plugins: Sequence[Path | str], progress: Progress, processes: int
+    ) -> None:
+        self.run, self.directory, self.plugins = run, directory, tuple(plugins)
+        self.progress, self.processes = progress, processes
+        self.requests: list[Mapping[str, Any]] = run.suite["figures"] or [
+            {"kind": cls.name} for cls in regbench_figures()
+        ]
+        self._futures: list[Future[Drawn]] = []
+
+    def __enter__(self) -> FigureJob:
+        with _writing(self.directory), ExitStack() as stack:
+            place = stack.enter_context(TemporaryDirectory(dir=self.directory, prefix=".drawing-"))
+            self._drawer = _Drawer(self.run, self.directory, Path(place), self.plugins)
+            if self.processes > 1:
+                pool = ProcessPoolExecutor(self.processes, context(), _start, (self._drawer,))
+                stack.callback(pool.shutdown, cancel_futures=True)
+                self._futures = [pool.submit(_work, *numbered) for numbered in enumerate(self.requests)]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def finish(self) -> Drawn:
+        pictures: list[Picture] = []
+        failures: list[FigureFailure] = []
+        for drawn, failed in self._in_turn():
+            pictures += _placed(drawn, self.directory, {picture.name for picture in pictures})
+            failures += failed
+        return pictures, failures
+
+    def _in_turn(self) -> Iterator[Drawn]:
+        """What came of each request, in order."""
+        done = 0
+        if self._futures:
+            kinds = ", ".join(dict.fromkeys(str(request["kind"]) for request in self.requests))
+            self.progress(f"drawing {kinds} in {self.processes} processes")
+            try:
+                for future in self._futures:
+                    yield future.result()
+                    done += 1
+            except BrokenProcessPool:
+                self.progress("a process that draws figures has died, perhaps of too little memory")
+        for number, request in list(enumerate(self.requests))[done:]:
+            self.progress(f"drawing {request['kind']}")
+            yield self._drawer.draw(number, request)
+
+
+_drawer: _Drawer
+"""Of a process that only draws."""
+
+
+def _start(drawer: _Drawer) -> None:
+    global _drawer
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the first process's to report
+    gc.freeze()  # what was imported stays
+    _drawer = drawer
+
+
+def _work(number: int, request: Mapping[str, Any]) -> Drawn:
+    return _drawer.draw(number, request)
+
+
+@dataclass(frozen=True)
+class _Drawer:
+    """All that drawing a request takes; each goes to a directory of its own."""
+
+    run: Run
+    directory: Path
+    """Where the pictures will stand."""
+    place: Path
+    plugins: tuple[Path | str, ...]
+
+    @cached_property
+    def known(self) -> _Known:
+        return _Known(self.plugins)
+
+    def draw(self, number: int, request: Mapping[str, Any]) -> Drawn:
+        kind, place = str(request["kind"]), self.place / str(number)
+        pictures: list[Picture] = []
+        failures = []
         try:
+            place.mkdir(exist_ok=True)
             with paper():
-                for picture in _draw(
-                    known.find(kind), request.get("options") or {}, run, directory, pictures
-                ):
+                for picture in self._draw(kind, request.get("options") or {}, place):
                     pictures.append(picture)
         except RegbenchError as error:
             failures.append(FigureFailure(kind, str(error), error.hint or "", error.exit_code))
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            failures.append(_failure(known, kind, error))
-    return pictures, failures
+            failures.append(_failure(self.known, kind, error))
+        return pictures, failures
+
+    def _draw(self, kind: str, options: Mapping[str, Any], place: Path) -> Iterator[Picture]:
+        cls = self.known.find(kind)
+        figure = cls(_options(cls, options))
+        title = cls.title or cls.name.replace("-", " ").capitalize()
+        taken: set[str] = set()
+        for drawing in figure.draw(self.run):
+            _check(cls, drawing)
+            name = _free(drawing.name, taken)
+            taken.add(name)
+            with _writing(self.directory / name):
+                png, pdf, svg = save(drawing.figure, place / name)
+            _close(drawing.figure)
+            yield Picture(name, cls.name, title, drawing.caption, png, pdf, svg)
+
+
+def _placed(pictures: Sequence[Picture], directory: Path, taken: set[str]) -> Iterator[Picture]:
+    """The pictures where they belong, under names that none before has."""
+    for picture in pictures:
+        name = _free(picture.name, taken)
+        taken.add(name)
+        places = [directory / f"{name}{file.suffix}" for file in (picture.png, picture.pdf, picture.svg)]
+        with _writing(directory / name):
+            for file, place in zip((picture.png, picture.pdf, picture.svg), places, strict=True):
+                file.replace(place)
+        png, pdf, svg = places
+        yield replace(picture, name=name, png=png, pdf=pdf, svg=svg)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}", hint="choose another place with --out"
+        ) from error
 
 
 class _Known:
@@ -95,25 +234,6 @@ class _Known:
 
         found: type[Figure] = registry(self.files).figure(kind).cls
         return found
-
-
-def _draw(
-    cls: type[Figure], options: Mapping[str, Any], run: Run, directory: Path, drawn: Sequence[Picture]
-) -> Iterator[Picture]:
-    figure = cls(_options(cls, options))
-    title = cls.title or cls.name.replace("-", " ").capitalize()
-    for drawing in figure.draw(run):
-        _check(cls, drawing)
-        name = _free(drawing.name, {picture.name for picture in drawn})
-        try:
-            png, pdf, svg = save(drawing.figure, directory / name)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {directory / name}: {error.strerror or error}",
-                hint="choose another place with --out",
-            ) from error
-        _close(drawing.figure)
-        yield Picture(name, cls.name, title, drawing.caption, png, pdf, svg)
 
 
 def _options(cls: type[Figure], options: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from fontTools import subset
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
@@ -33,6 +34,9 @@ CLASSES = (
 )
 
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
+
+SETTING_TABLES = frozenset({"GDEF", "GPOS", "GSUB", "kern"})
+"""Tables of a font that say how to set text with it: kerning, ligatures, scripts."""
 
 GREY = "#6b6b6b"
 FAINT = "#b8b8b8"
@@ -155,11 +159,34 @@ def slug(text: str) -> str:
 
 def save(figure: Canvas, stem: Path) -> tuple[Path, ...]:
     """Write ``stem`` as PNG, PDF and SVG (pixels at 200 dpi), without dates: the same results give the same bytes."""
-    if figure.get_layout_engine() is not None:  # lay out once, not for each file
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    if (engine := figure.get_layout_engine()) is not None:  # lay out once, not for each file
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     png, pdf, svg = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg"))
     figure.savefig(png, dpi=DPI, metadata={"Software": None})
-    figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": "regbench", "Producer": None})
+    with _glyphs_only():
+        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": "regbench", "Producer": None})
     figure.savefig(svg, dpi=DPI, metadata={"Date": None, "Creator": "regbench"})
     return png, pdf, svg
+
+
+@contextmanager
+def _glyphs_only() -> Iterator[None]:
+    """Fonts embedded in a PDF inside the block lack the tables that only help to set text, which is set already.
+
+    To take these apart for every font of every file took half the time of a PDF. Should matplotlib come to load its
+    fonts in another way, they are embedded as they were before.
+    """
+    before = subset.load_font
+
+    def load_bare(*arguments: Any, **options: Any) -> Any:
+        font = before(*arguments, **options)
+        for table in SETTING_TABLES & {*font.keys()}:
+            del font[table]
+        return font
+
+    subset.load_font = load_bare
+    try:
+        yield
+    finally:
+        subset.load_font = before

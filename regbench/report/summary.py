@@ -7,7 +7,7 @@ code and one at a sampled code. A *quantity* is what a column shows: a metric, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,9 +129,9 @@ def summarise(run: Run) -> list[Summary]:
     return [_summary(run, frame[frame["dataset"] == name], name, quantities) for name in run.datasets]
 
 
-def tidy(run: Run) -> pd.DataFrame:
+def tidy(summaries: Iterable[Summary]) -> pd.DataFrame:
     """One row per data set, method, code and quantity, at full precision: what ``table.csv`` holds."""
-    return pd.DataFrame([record for summary in summarise(run) for record in _records(summary)])
+    return pd.DataFrame([record for summary in summaries for record in _records(summary)])
 
 
 def reference_values(summary: Summary) -> list[tuple[str, dict[str, float]]]:
@@ -187,10 +187,11 @@ def _summary(run: Run, frame: pd.DataFrame, dataset: str, quantities: tuple[Quan
         for method in run.methods
         for row in _method_rows(frame[frame["method"] == method], method, run.suite["metrics"])
     )
+    columns = {str(name): of_method.to_dict("list") for name, of_method in frame.groupby("method")}
     entries: dict[tuple[str, Code, str], Entry] = {}
     comparisons = {}
     for quantity in quantities:
-        values = {(row.method, row.code): _by_seed(frame, row, quantity) for row in rows}
+        values = {(row.method, row.code): _by_seed(columns[row.method], row, quantity) for row in rows}
         if quantity.group == "metric":
             column, comparisons[quantity.name] = _metric_column(values, baseline, quantity.better or "lower")
         else:
@@ -243,15 +244,19 @@ def _texts_by_seed(done: pd.DataFrame, column: str) -> dict[int, str]:
     return {int(seed): str(text) for seed, text in zip(done["seed"], done[column], strict=True) if text}
 
 
-def _by_seed(frame: pd.DataFrame, row: MethodRow, quantity: Quantity) -> dict[int, float]:
-    """Values of the finished seeds; the costs of a method stand at its mean code only."""
+def _by_seed(
+    columns: Mapping[Hashable, Sequence[Any]], row: MethodRow, quantity: Quantity
+) -> dict[int, float]:
+    """Values of the finished seeds; the costs of a method stand at its mean code only.
+
+    ``columns`` are those of the results frame, with the method's rows alone.
+    """
     if row.code == "sampled" and quantity.group != "metric":
         return {}
     column = quantity.name + (SAMPLED if row.code == "sampled" else "")
-    of_method = frame[frame["method"] == row.method]
     return {
         int(seed): float(value)
-        for seed, value in zip(of_method["seed"], of_method[column], strict=True)
+        for seed, value in zip(columns["seed"], columns[column], strict=True)
         if not math.isnan(value)
     }
 

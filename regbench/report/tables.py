@@ -10,7 +10,7 @@ numbers at full precision are :func:`regbench.report.summary.tidy`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regbench.report.numbers import NOTHING, plain, signed, with_interval
@@ -19,14 +19,19 @@ from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
 from regbench.store.records import Run
 
-__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables"]
+__all__ = ["GROUPS", "Cell", "Column", "Group", "Note", "Row", "Table", "build_tables", "tables_of"]
 
 MEBIBYTE = 2**20
 
 
 def build_tables(run: Run) -> list[Table]:
     """The tables of a run, one per data set. Failed cells stay in rows and notes, never left out."""
-    return [_Builder(summary).table() for summary in summarise(run)]
+    return tables_of(summarise(run))
+
+
+def tables_of(summaries: Iterable[Summary]) -> list[Table]:
+    """The same for summaries that are there already."""
+    return [_Builder(summary).table() for summary in summaries]
 
 
 @dataclass

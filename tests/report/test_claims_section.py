@@ -57,7 +57,7 @@ def written(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_each_claim_has_its_row(run: Run) -> None:
-    section = claims_section(run)
+    section = claims_section(judge_claims(run))
     assert section is not None
     assert section.lead
     assert section.text.endswith("1 supported, 1 refuted, 1 undecided.")
@@ -77,7 +77,7 @@ def test_each_claim_has_its_row(run: Run) -> None:
 
 
 def test_notes_say_what_the_words_mean(run: Run) -> None:
-    section = claims_section(run)
+    section = claims_section(judge_claims(run))
     assert section is not None
     notes = " ".join(section.grids[0].notes)
     for said in (
@@ -96,7 +96,7 @@ def test_notes_say_what_the_words_mean(run: Run) -> None:
 
 def test_notes_only_of_what_there_is(tmp_path: Path) -> None:
     claim = {"kind": "difference", "methods": ["VAE-KL"], "references": ["AE"]}
-    section = claims_section(run_of(tmp_path, [claim]))
+    section = claims_section(judge_claims(run_of(tmp_path, [claim])))
     assert section is not None
     notes = " ".join(section.grids[0].notes)
     for missing in ("argins", "never refuted", "not tested"):
@@ -152,13 +152,13 @@ def test_needed_seeds_in_words(tmp_path: Path) -> None:
     claims = [
         {"kind": "difference", "methods": [name], "references": ["A"], "direction": "either"} for name in "BC"
     ]
-    section = claims_section(run_of(tmp_path, claims, numbers))
+    section = claims_section(judge_claims(run_of(tmp_path, claims, numbers)))
     assert section is not None
     assert [row[-1].text for row in section.grids[0].rows] == ["more than 10,000"] * 2
 
 
 def test_no_claims_no_section(tmp_path: Path) -> None:
-    assert claims_section(run_of(tmp_path, [])) is None
+    assert claims_section(judge_claims(run_of(tmp_path, []))) is None
 
 
 def test_one_line_per_claim_in_the_terminal(run: Run) -> None:

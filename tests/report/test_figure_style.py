@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import io
+import re
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 
@@ -83,3 +88,18 @@ def test_files_are_the_same_every_time(tmp_path: Path) -> None:
     assert pdf.startswith(b"%PDF")
     assert b"<svg" in svg
     assert int.from_bytes(png[16:20], "big") == 2 * 200  # 200 dpi
+
+
+def test_fonts_in_a_pdf_have_glyphs_and_nothing_to_set_text_with(tmp_path: Path) -> None:
+    before = subset.load_font
+    with paper():
+        canvas = Canvas(figsize=(2, 1))
+        canvas.text(0.1, 0.5, "AVATAR fi")
+        _, pdf, _ = save(canvas, tmp_path / "a")
+    assert subset.load_font is before
+    streams = re.findall(rb"/Length1 \d+.*?stream\r?\n(.*?)\r?\nendstream", pdf.read_bytes(), re.S)
+    fonts = [TTFont(io.BytesIO(zlib.decompress(stream))) for stream in streams]
+    assert fonts
+    for font in fonts:
+        assert {"glyf", "loca", "hmtx", "head"} <= {*font.keys()}
+        assert not {"GSUB", "GPOS", "GDEF", "kern"} & {*font.keys()}

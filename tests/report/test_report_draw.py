@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regbench.report.draw import draw_figures
+from regbench.report.processes import processes_for
 from regbench.store.records import Run
 from tests.report.synthetic import make_run
 
@@ -143,3 +146,46 @@ def test_an_altered_result_is_named(tmp_path: Path, out: Path) -> None:
     assert "arrays.npz has been altered" in failure.reason
     assert failure.exit_code == 4
     assert "--force" in failure.hint
+
+
+def test_several_processes_draw_the_same_files(tmp_path: Path, out: Path) -> None:
+    wanted = [{"kind": "spectrum"}, {"kind": "tsne", "options": {"images": 1}}, {"kind": "spectrum"}]
+    run = run_with(tmp_path, *wanted)
+    drawn = {}
+    for processes in (1, 2):
+        place = out / str(processes)
+        place.mkdir()
+        pictures, failures = draw_figures(run, place, processes=processes)
+        files = {path.name: path.read_bytes() for path in place.iterdir()}
+        drawn[processes] = ([picture.name for picture in pictures], failures, files)
+    assert drawn[1] == drawn[2]
+    assert drawn[2][0] == ["spectrum-digits", "spectrum-digits-2"]
+    assert len(drawn[2][1]) == 1
+    assert len(drawn[2][2]) == 6  # and nothing is left over
+
+
+def test_processes_are_as_many_as_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(6), raising=False)
+    assert [processes_for(1, 3), processes_for(4, 1), processes_for(9, 3)] == [1, 4, 6]
+
+
+def test_what_dead_processes_leave_is_drawn_here(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead:
+        def __init__(self, *_: object) -> None: ...
+
+        def submit(self, *_: object) -> Future[None]:
+            future: Future[None] = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, **_: object) -> None: ...
+
+    monkeypatch.setattr("regbench.report.draw.ProcessPoolExecutor", Dead)
+    told: list[str] = []
+    run = run_with(tmp_path, {"kind": "spectrum"})
+    pictures, failures = draw_figures(run, out, progress=told.append, processes=2)
+    assert [picture.name for picture in pictures] == ["spectrum-digits"]
+    assert not failures
+    assert any("has died" in words for words in told)

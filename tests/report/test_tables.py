@@ -172,7 +172,7 @@ def test_a_collapsed_method_is_marked(tmp_path: Path) -> None:
             "VAE-KL: collapsed in seeds 0, 2 (seed 0: no latent unit is active; the codes lie on a line)."
         ]
     assert footnotes_of(table, cell_of(table, "AE", "method")) == []
-    assert tidy(run).set_index("method").loc["VAE-KL", "seeds_collapsed"].eq(2).all()
+    assert tidy(summarise(run)).set_index("method").loc["VAE-KL", "seeds_collapsed"].eq(2).all()
 
 
 def test_a_methods_own_warning_is_a_footnote(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
     (note,) = (note.text for note in table.notes if "suite's classifier, in whose" in note.text)
     assert "0.95" in note
     assert "abababababab" in note
-    frame = tidy(run).query("trained == False")
+    frame = tidy(summarise(run)).query("trained == False")
     assert frame.set_index(["method", "quantity"]).loc[("training images", "samples_frechet"), "mean"] == 1.5
 
 
@@ -345,7 +345,7 @@ def test_a_suite_without_a_baseline_has_no_differences(tmp_path: Path) -> None:
 
 
 def test_the_csv_holds_every_quantity_at_full_precision(five: Run) -> None:
-    frame = tidy(five)
+    frame = tidy(summarise(five))
     rows = list(csv.DictReader(io.StringIO(frame.to_csv(index=False))))
     numbers = [name for name in frame.columns if frame[name].dtype == float]
     assert {"mean", "low", "difference_high", "p_sign_flip"} <= set(numbers)
@@ -365,7 +365,7 @@ def test_the_csv_holds_every_quantity_at_full_precision(five: Run) -> None:
 
 def test_the_csv_has_a_row_for_what_failed(tmp_path: Path) -> None:
     status = {("AE", "digits", 0): "diverged"}
-    frame = tidy(make_run(tmp_path / "demo", ["AE"], seeds=1, status=status))
+    frame = tidy(summarise(make_run(tmp_path / "demo", ["AE"], seeds=1, status=status)))
     row = frame[(frame["method"] == "AE") & (frame["quantity"] == "mse")].iloc[0]
     assert np.isnan(row["mean"])
     assert row["unfinished"].startswith("diverged: ")
@@ -373,7 +373,7 @@ def test_the_csv_has_a_row_for_what_failed(tmp_path: Path) -> None:
 
 
 def test_the_summary_and_the_tie_group_agree_with_the_csv(five: Run) -> None:
-    frame = tidy(five)
+    frame = tidy(summarise(five))
     for summary in summarise(five):
         for row in summary.rows:
             for quantity in summary.quantities:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
@@ -124,13 +125,15 @@ class Mosaic:
 
     def _paste(self, height: float) -> None:
         """All images as one picture below the words: one by one they would take matplotlib a minute."""
-        sheet = Image.new("RGBA", (round(self.width * DPI), round(height * DPI)), (255, 255, 255, 0))
+        sheet = Image.new("RGBA", (int(self.width * DPI), int(height * DPI)), (255, 255, 255, 255))
         side = round(self.side * DPI)
         for left, top, image_CHW in self._placed:
             image = _picture(image_CHW)
             sharp = Image.Resampling.NEAREST if image.width <= side else Image.Resampling.LANCZOS
             sheet.paste(image.resize((side, side), sharp), (round(left * DPI), round(top * DPI)))
-        self.ax.imshow(np.asarray(sheet), extent=(0, self.width, height, 0), aspect="auto", zorder=0)
+        shown = _Sheet(self.ax, extent=(0, self.width, height, 0), zorder=0)
+        shown.set_data(np.asarray(sheet))
+        self.ax.add_image(shown)
 
     def _label(self, name: str, look: Look | None, note: str) -> float:
         """Write a row's label; returns its height."""
@@ -148,6 +151,25 @@ class Mosaic:
             self.text(0.11, y, line, size=5.2, color=GREY)
             y += SMALL_LINE
         return height + 0.03
+
+
+class _Sheet(AxesImage):
+    """A picture of the whole figure. At its own resolution it is passed on as it is.
+
+    matplotlib would resample it all the same, pixel onto pixel, which takes longer than all the rest.
+    """
+
+    def make_image(
+        self, renderer: Any, magnification: float = 1.0, unsampled: bool = False
+    ) -> tuple[NDArray[np.uint8], float, float, Any]:
+        """See :meth:`matplotlib.image.AxesImage.make_image`."""
+        pixels: Any = self.get_array()
+        box = self.get_window_extent(renderer)
+        height, width = pixels.shape[:2]
+        shift = max(abs(box.width * magnification - width), abs(box.height * magnification - height))
+        if unsampled or shift >= 1:
+            return super().make_image(renderer, magnification, unsampled)
+        return np.asarray(pixels.data)[::-1], box.x0 * magnification, box.y0 * magnification, None
 
 
 def _picture(image_CHW: NDArray[np.uint8]) -> Image.Image:

@@ -5,6 +5,7 @@ Shape suffixes: S seeds, E epochs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regbench.statistics import t_interval
+from regbench.statistics import t_intervals
 from regbench.store.records import CellRecord
 
 Value = Callable[[Mapping[str, Any]], float | str | None]
@@ -40,9 +41,11 @@ def series(cell: CellRecord, value: Value) -> dict[int, float]:
     """One cell's quantity by epoch; numbers that are not finite are left out."""
     found = {}
     for row in cell.history:
-        number = value(row)
-        if number is not None and np.isfinite(float(number)):  # "nan" in what a diverged cell left
-            found[int(row["epoch"])] = float(number)
+        recorded = value(row)
+        if recorded is not None and math.isfinite(
+            number := float(recorded)
+        ):  # "nan" in what a diverged cell left
+            found[int(row["epoch"])] = number
     return found
 
 
@@ -57,9 +60,5 @@ def band(cells: Iterable[CellRecord], value: Value) -> Band | None:
 
 def over_seeds(epochs_E: NDArray[np.int64], values_SE: NDArray[np.float64]) -> Band:
     """Mean and interval of one value per seed at each epoch, or at each place on another axis."""
-    low_E, high_E = np.full((2, len(epochs_E)), np.nan)
-    if len(values_SE) > 1:
-        intervals = [t_interval(column_S) for column_S in values_SE.T]
-        low_E = np.array([interval.low for interval in intervals], dtype=np.float64)
-        high_E = np.array([interval.high for interval in intervals], dtype=np.float64)
-    return Band(epochs_E, values_SE.mean(0), low_E, high_E, len(values_SE))
+    mean_E, low_E, high_E = t_intervals(values_SE)
+    return Band(epochs_E, mean_E, low_E, high_E, len(values_SE))
