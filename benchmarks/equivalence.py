@@ -21,7 +21,7 @@ import typer
 
 import regbench
 from benchmarks.common import Table, write
-from regbench.statistics.equivalence import tost_paired
+from regbench.statistics.equivalence import tost_needed_seeds, tost_paired
 
 QUICK = Path(__file__).parents[1] / "suites" / "quick.toml"
 MARGINS = {"mse": (0.05, "of the mean"), "ssim": (0.01, "absolute")}
@@ -75,7 +75,7 @@ def results(way: Way, seeds: int, device: str, only: list[str], more: str) -> pd
 
 
 def compared(plain: pd.DataFrame, other: pd.DataFrame, way: str) -> list[tuple[str, ...]]:
-    """One row per method and metric: difference, interval, margin, verdict."""
+    """One row per method and metric: difference, interval, margin, verdict, seeds that would do."""
     rows = []
     for method in plain["method"].unique():
         for metric, (margin, unit) in MARGINS.items():
@@ -84,6 +84,7 @@ def compared(plain: pd.DataFrame, other: pd.DataFrame, way: str) -> list[tuple[s
             found = tost_paired(a, b, absolute)
             inside = "equivalent" if found.equivalent else "not shown to be"
             interval = "" if found.low is None else f"{found.low:+.5f} to {found.high:+.5f}"
+            needed = tost_needed_seeds(float(np.std(a - b, ddof=1)), absolute) or "over 10,000"
             rows.append(
                 (
                     way,
@@ -94,6 +95,7 @@ def compared(plain: pd.DataFrame, other: pd.DataFrame, way: str) -> list[tuple[s
                     interval,
                     f"{absolute:.5f}",
                     inside,
+                    str(needed),
                 )
             )
     return rows
@@ -103,25 +105,40 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seeds: Annotated[int, typer.Option(help="Paired seeds.")] = 6,
     only: Annotated[list[str] | None, typer.Option(help="Only these methods; may be repeated.")] = None,
+    way: Annotated[str, typer.Option(help="Only this way, on a page of its own.")] = "",
     tiny: Annotated[bool, typer.Option(help="Seconds instead of minutes, to see that it runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the page.")] = None,
 ) -> None:
-    """Write benchmarks/results/equivalence-<device>.md."""
+    """Write benchmarks/results/equivalence-<device>.md, or equivalence-<device>-<way>.md."""
     where = torch.device(device)
     chosen = ["AE"] if tiny else only or ["AE", "VAE-KL", "InfoVAE-MMD", "ProtoVAE K=10"]
     more, count = (TINY, 2) if tiny else ("", seeds)
     plain = results(PLAIN, count, device, chosen, more)
     rows = []
-    for name, way in ways(where).items():
-        rows += compared(plain, results(way, count, device, chosen, more), name)
-    columns = ("way", "method", "metric", "fp32, eager", "difference", "90% interval", "margin", "verdict")
+    found = ways(where)
+    if way and way not in found:
+        raise typer.BadParameter(f"--way {way}: one of {', '.join(found)}")
+    for name in [way] if way else found:
+        rows += compared(plain, results(found[name], count, device, chosen, more), name)
+    columns = (
+        "way",
+        "method",
+        "metric",
+        "fp32, eager",
+        "difference",
+        "90% interval",
+        "margin",
+        "verdict",
+        "seeds",
+    )
     note = (
         f"{count} paired seeds, suites/quick.toml; two one-sided paired t-tests at 5%. Margins, fixed beforehand: "
         + "; ".join(f"{metric} {margin:g} {unit}" for metric, (margin, unit) in MARGINS.items())
-        + "."
+        + ". Seeds: how many would show it in four of five runs, if there is no difference, with the spread found here."
     )
     table = Table("Does it match?", columns, tuple(rows), (note,))
-    typer.echo(write(f"equivalence-{device}", f"Equivalence on {device}", where, [table], out))
+    page = f"equivalence-{device}" + (f"-{way}" if way else "")
+    typer.echo(write(page, f"Equivalence on {device}", where, [table], out))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ Every contestant has a process of its own and trains an epoch per turn.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -31,11 +32,10 @@ from regbench.nets import forward_flops
 from regbench.training.precision import Precision
 
 PEERS = {"ae": "AE", "vae-kl": "VAE-KL", "infovae-mmd": "InfoVAE-MMD"}
-OPTIONS = {"infovae-mmd": {"kernel": "imq"}}
-"""pythae's own default kernel."""
+NAMES = {"compile": "compiled"}
 PYTHAE = "pip install pythae==0.1.2; pip uninstall dataclasses, which hides Python's own from torch.compile"
 IMAGES = {"cpu": 512, "cuda": 25_600}
-ROUNDS = {"cpu": 7, "cuda": 5}
+ROUNDS = {"cpu": 5, "cuda": 5}
 
 
 def matmul_peak(device: torch.device, precision: Precision, sizes: tuple[int, ...]) -> float:
@@ -61,60 +61,52 @@ def precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16") if bf16_hardware(device) else ("fp32",)
 
 
-def peers(arena: Arena) -> dict[str, Entry]:
-    """pythae's models, if it is installed."""
+def peers(arena: Arena, method: str) -> dict[str, Entry]:
+    """pythae's ways to train a method, if it is installed."""
+    title = PEERS[method]
     if find_spec("pythae") is None:
         return {}
-    found = {f"pythae {title}": Entry(pythae_epochs, (arena, method)) for method, title in PEERS.items()}
-    found["pythae InfoVAE-MMD, efficient kernel"] = Entry(
-        pythae_epochs, (arena, "infovae-mmd"), {"efficient_mmd": True}
-    )
+    found = {f"pythae {title}": Entry(pythae_epochs, (arena, method))}
     if arena.device.type == "cuda":
-        for method, title in PEERS.items():
-            found[f"pythae {title}, amp"] = Entry(pythae_epochs, (arena, method), {"amp": True})
-    else:
-        found["pythae AE, memory retained"] = Entry(pythae_epochs, (arena, "ae"), {"retain": True})
+        found[f"pythae {title}, amp"] = Entry(pythae_epochs, (arena, method), {"amp": True})
+    if method == "infovae-mmd":
+        efficient = Entry(pythae_epochs, (arena, method), {"efficient_mmd": True})
+        found[f"pythae {title}, efficient kernel"] = efficient
+    if method == "ae" and arena.device.type == "cpu":
+        found[f"pythae {title}, memory retained"] = Entry(pythae_epochs, (arena, method), {"retain": True})
     return found
 
 
-def entries(arena: Arena, *, compile: bool, tiny: bool) -> dict[str, Entry]:
-    """Everybody who takes part, by name."""
-    found = peers(arena)
-    if tiny:
-        found = {name: entry for name, entry in found.items() if name == "pythae AE"}
-    cuda = arena.device.type == "cuda"
+def ours(
+    arena: Arena, method: str, title: str, options: Mapping[str, Any] | None, ways: Sequence[str] = ()
+) -> dict[str, Entry]:
+    """regbench's ways to train a method, at each precision: the default, then ``ways``."""
+    found = {}
     for precision in precisions(arena.device):
-        found[f"bare loop AE, {precision}"] = Entry(bare_loop, (arena, precision))
-        for method, title in list(PEERS.items())[: 1 if tiny else None]:
-            found[f"regbench {title}, {precision}"] = Entry(
-                regbench_epochs, (arena, method, OPTIONS.get(method)), {"precision": precision}
-            )
-        if cuda and precision == "fp32":
-            continue  # eight minutes are short
-        for k in (1, 50) if tiny else (1, 10, 50):
-            found[f"regbench ProtoVAE K={k}, {precision}"] = Entry(
-                regbench_epochs, (arena, "proto-vae", {"prototypes": k}), {"precision": precision}
-            )
-        if not tiny:
-            found |= variants(arena, precision, compile)
+        for way in ("", *ways):
+            settings: dict[str, Any] = {"precision": precision, **({way: True} if way else {})}
+            name = f"regbench {title}, {precision}" + (f", {NAMES.get(way, way)}" if way else "")
+            found[name] = Entry(regbench_epochs, (arena, method, options), settings)
     return found
 
 
-def variants(arena: Arena, precision: Precision, compile: bool) -> dict[str, Entry]:
-    """Other ways to launch the same steps."""
-    ways: dict[str, dict[str, bool]] = {"deterministic": {"deterministic": True}}
-    if compile:
-        ways["compiled"] = {"compile": True}
-    if arena.device.type == "cuda":
-        ways["eager"] = {"eager": True}
-    methods = {"AE": ("ae", None), "ProtoVAE K=50": ("proto-vae", {"prototypes": 50})}
-    return {
-        f"regbench {title}, {precision}, {way}": Entry(
-            regbench_epochs, (arena, method, options), {"precision": precision, **settings}
-        )
-        for way, settings in ways.items()
-        for title, (method, options) in methods.items()
-    }
+def groups(arena: Arena, *, compile: bool, tiny: bool) -> list[dict[str, Entry]]:
+    """Everybody who takes part, by name, in groups that take turns: who is compared is in one group."""
+    ways = ["compile"] if compile and not tiny else []
+    launches = [] if tiny else ["deterministic", *(["eager"] if arena.device.type == "cuda" else [])]
+    plain = {**peers(arena, "ae"), **ours(arena, "ae", "AE", None, [*ways, *launches])}
+    for precision in precisions(arena.device):
+        plain[f"bare loop AE, {precision}"] = Entry(bare_loop, (arena, precision))
+    proto: dict[str, Entry] = {}
+    for k in (1, 50) if tiny else (1, 10, 50):
+        more = [*ways, *launches[1:]] if k == 50 else []
+        proto |= ours(arena, "proto-vae", f"ProtoVAE K={k}", {"prototypes": k}, more)
+    if tiny:
+        return [plain, proto]
+    variational = {**peers(arena, "vae-kl"), **ours(arena, "vae-kl", "VAE-KL", None), **proto}
+    # pythae's own default kernel.
+    info = ours(arena, "infovae-mmd", "InfoVAE-MMD", {"kernel": "imq"})
+    return [plain, variational, {**peers(arena, "infovae-mmd"), **info}]
 
 
 def speeds(title: str, arena: Arena, timings: dict[str, Timing], peaks: dict[Precision, float]) -> Table:
@@ -173,7 +165,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     shape: Annotated[str, typer.Option(help="cifar, mnist, or both.")] = "both",
     images: Annotated[int, typer.Option(help="Per epoch; 0: 512 on a CPU, 50,000 on a GPU.")] = 0,
-    rounds: Annotated[int, typer.Option(help="Turns; 0: 7 on a CPU, 5 on a GPU.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Turns; 0: 5.")] = 0,
     compile: Annotated[bool, typer.Option(help="Also compiled.")] = True,
     tiny: Annotated[bool, typer.Option(help="Seconds instead of minutes, to see that it runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the page.")] = None,
@@ -187,7 +179,9 @@ def main(
     tables, aims = [], []
     for name in ["cifar"] if tiny else list(SHAPES) if shape == "both" else [shape]:
         arena = Arena.make(shapes[name], 2 * batch if tiny else images or IMAGES[device], batch, where)
-        timings = contest(entries(arena, compile=compile, tiny=tiny), turns, where)
+        timings: dict[str, Timing] = {}
+        for group in groups(arena, compile=compile, tiny=tiny):
+            timings |= contest(group, turns, where)
         title = f"{name}-shaped net, batch {batch}, {arena.images:,} images per epoch"
         tables.append(speeds(title, arena, timings, peaks))
         for precision in peaks:

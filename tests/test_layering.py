@@ -20,7 +20,7 @@ PACKAGE = Path(regbench.__file__).parent
 LAYERS: list[set[str]] = [
     {"__main__", "cli"},
     {"testing", "conformance", "scaffold"},
-    {"workflow", "estimate", "execution", "tuning", "cell", "assess"},
+    {"workflow", "resolve", "estimate", "execution", "tuning", "cell", "assess"},
     {"report"},
     {"suite"},
     {"training"},

@@ -157,7 +157,9 @@ def test_declared_dependencies_are_the_imported_ones(project: Path, package: Pat
         home.lower().replace("_", "-") for name in imported_by(package) for home in homes.get(name, [name])
     }
     assert declared <= imported, f"declared but never imported: {declared - imported}"
-    assert imported <= declared | optional, f"imported but not declared: {imported - declared - optional}"
+    # Triton comes with torch where torch has it, and is asked for on CUDA alone.
+    undeclared = imported - declared - optional - {"triton"}
+    assert not undeclared, f"imported but not declared: {undeclared}"
 
 
 def test_no_upper_bounds_on_torch() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from regbench.estimate import Estimate
-    from regbench.workflow import Plan
+    from regbench.resolve import Plan
 
 Force = Annotated[
     list[str] | None,
@@ -109,7 +109,7 @@ def _resolve(
     runs_dir: Path | None,
     data_dir: Path | None,
 ) -> Plan:
-    from regbench.workflow import plan as make_plan
+    from regbench.resolve import plan as make_plan
 
     return make_plan(
         suite,

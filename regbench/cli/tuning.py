@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regbench.resolve import Plan
     from regbench.tuning.study import Study
-    from regbench.workflow import Plan
 
 
 def show_tuning(console: Any, ready: Plan, costs: Any) -> None:

@@ -19,8 +19,8 @@ from regbench.api import Options, Regularizer
 from regbench.data.batches import Batches
 from regbench.model import Model, build_model
 from regbench.nets import NetShape
-from regbench.training.precision import Precision
 from regbench.training.meter import Meter
+from regbench.training.precision import Precision
 from regbench.training.stepper import AdamSettings, Stepper
 from regbench.training.trainer import Trainer, TrainingSettings
 

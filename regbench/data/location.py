@@ -23,7 +23,7 @@ def data_root(data_dir: Path | str | None = None) -> Path:
 
 
 def cache_root() -> Path:
-    """Where decoded image folders are kept: ``REGBENCH_CACHE``, else the user's cache directory.
+    """Where decoded folders and facts about array files are kept: ``REGBENCH_CACHE``, else the user's cache directory.
 
     All below it can be rebuilt; it may be deleted at any time.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes
-from regbench.data.checksums import fingerprint_of
+from regbench.data.facts import facts_of
 from regbench.data.split import hashed_test
 from regbench.errors import DataError
 
@@ -49,11 +49,14 @@ class Npz(Dataset):
         return ImageShape(self.options.channels, self.options.side)
 
     def sizes(self, root: Path) -> Sizes:
-        images = self.load(root)
-        return Sizes(len(images.train), len(images.test))
+        return self._facts(root)[0]
 
     def fingerprint(self, root: Path) -> str:
-        return fingerprint_of(self.load(root))
+        return self._facts(root)[1]
+
+    def _facts(self, root: Path) -> tuple[Sizes, str]:
+        (path,) = self.files(root)
+        return facts_of(path, self.options.model_dump(mode="json", exclude={"path"}), lambda: self.load(root))
 
     def files(self, root: Path) -> tuple[Path, ...]:
         return (root / self.options.path.expanduser(),)

@@ -82,6 +82,7 @@ class Facts:
             ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))})"),
             ("Device", ", ".join(distinct(f"{e['device_name']} ({e['device']})" for e in environments))),
             ("Precision", ", ".join(distinct(e["precision"] for e in environments))),
+            ("Steps launched", ", ".join(distinct(e.get("launch") for e in environments)) or "not recorded"),
             ("Latest attempt", self.latest or "not recorded"),
             ("regbench", ", ".join(trained_with) or __version__),
         ]

@@ -11,7 +11,7 @@ import pandas as pd
 from regbench.store.records import CellRecord, Run
 
 COST = ("optimizer_steps", "device_seconds", "images_per_second", "peak_memory_bytes")
-ENVIRONMENT = ("device", "device_name", "precision", "engine")
+ENVIRONMENT = ("device", "device_name", "precision", "launch", "engine")
 _IDENTITY = ("dataset", "method", "regularizer", "seed", "status", "reason")
 _REST = (
     *COST,
@@ -39,7 +39,7 @@ def load_frame(run: Run) -> pd.DataFrame:
       code as ``<metric>_sampled``;
     - each diagnostic that is a number (``active_units``, ``clusters_purity``, ...);
     - ``optimizer_steps``, ``device_seconds``, ``images_per_second``, ``peak_memory_bytes``;
-    - ``device``, ``device_name``, ``precision``, ``engine``, ``beta_effective``, ``loss_scale``,
+    - ``device``, ``device_name``, ``precision``, ``launch``, ``engine``, ``beta_effective``, ``loss_scale``,
       ``samples_from``, ``collapse`` (warnings that the codes say little about the images; empty: none),
       ``warnings`` (the method's own; empty: none),
       ``options`` (the method's options, as JSON) and ``id``.

@@ -29,6 +29,13 @@ from regbench.statistics import (
 )
 from regbench.store.records import Run
 
+MIXABLE = {
+    "device": "devices",
+    "precision": "precisions",
+    "launch": "ways to launch steps",
+    "engine": "engines",
+}
+"""What may differ between the cells of a run without being a part of them, and its plural."""
 Code = Literal["mean", "sampled"]
 Group = Literal["metric", "cost", "codes", "prior", "samples", "clusters"]
 
@@ -83,7 +90,7 @@ class MethodRow:
     warned: Mapping[int, str]
     """The method's own warnings, by seed."""
     environment: Mapping[str, tuple[str, ...]]
-    """Devices, precisions and engines of the finished cells; more than one of a kind: they are mixed."""
+    """What is in ``MIXABLE``, of the finished cells; more than one of a kind: they are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +240,7 @@ def _method_rows(frame: pd.DataFrame, method: str, metrics: Iterable[str]) -> It
             collapsed=_texts_by_seed(done, "collapse"),
             warned=_texts_by_seed(done, "warnings"),
             environment={
-                kind: tuple(str(value) for value in done[kind].dropna().unique())
-                for kind in ("device", "precision", "engine")
+                kind: tuple(str(value) for value in done[kind].dropna().unique()) for kind in MIXABLE
             },
         )
 

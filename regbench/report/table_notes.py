@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from regbench.report.numbers import plain
-from regbench.report.summary import Summary
+from regbench.report.summary import MIXABLE, Summary
 from regbench.report.table import Note
 from regbench.statistics import min_seeds
 
@@ -89,7 +89,7 @@ def _difference_notes(summary: Summary) -> Iterator[Note]:
 
 
 def _environment_notes(summary: Summary) -> Iterator[Note]:
-    for kind in ("device", "precision", "engine"):
+    for kind in MIXABLE:
         methods: dict[str, list[str]] = {}
         for row in summary.rows:
             if row.code == "mean" and row.environment[kind]:

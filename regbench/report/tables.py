@@ -14,7 +14,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regbench.report.numbers import NOTHING, plain, signed, with_interval
-from regbench.report.summary import Entry, MethodRow, Quantity, Summary, reference_values, summarise
+from regbench.report.summary import (
+    MIXABLE,
+    Entry,
+    MethodRow,
+    Quantity,
+    Summary,
+    reference_values,
+    summarise,
+)
 from regbench.report.table import GROUPS, Cell, Column, Group, Note, Row, Table
 from regbench.report.table_notes import table_notes
 from regbench.store.records import Run
@@ -90,7 +98,9 @@ class _Builder:
         return Row(row.method, row.code, tuple(cells))
 
     def _method_cell(self, row: MethodRow) -> Cell:
-        mixed = [f"{kind}s {', '.join(found)}" for kind, found in row.environment.items() if len(found) > 1]
+        mixed = [
+            f"{MIXABLE[kind]} {', '.join(found)}" for kind, found in row.environment.items() if len(found) > 1
+        ]
         marks = [self._footnote(f"Seeds of this row mix {'; '.join(mixed)}.")] if mixed else []
         if row.collapsed:
             first, warning = next(iter(row.collapsed.items()))

@@ -134,7 +134,7 @@ class Training(Table):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the training step; `auto` takes what the device does best, and records it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile makes the nets' kernels; `auto`: where a cell is long enough and a C++ compiler is there."""
+    """Whether torch.compile makes the nets' kernels; `auto`: for long cells, with a C++ compiler."""
     loss_scale: Literal["sum", "mean"] = "sum"
     """Whether binary cross-entropy is summed over the pixels of an image or averaged."""
     curve_points: int = Field(60, ge=2, le=1_000_000)

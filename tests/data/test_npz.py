@@ -16,6 +16,12 @@ from regbench.errors import DataError
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "arrays"
+
+
 def pixels(*shape: int) -> np.ndarray[Any, Any]:
     return RNG.integers(0, 256, shape, dtype=np.uint8)
 
@@ -148,3 +154,40 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 def test_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NpzOptions(**options)
+
+
+def test_sizes_and_fingerprint_are_read_once_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    data = save(tmp_path / "a.npz", train=pixels(30, 8, 8))
+    reads: list[Path] = []
+    load = Npz.load
+    monkeypatch.setattr(Npz, "load", lambda self, root: reads.append(root) or load(self, root))
+    sizes, fingerprint = data.sizes(tmp_path), data.fingerprint(tmp_path)
+    assert data.sizes(tmp_path) == sizes == Sizes(*(len(part) for part in _splits(load(data, tmp_path))))
+    assert len(reads) == 1
+    assert dataset(tmp_path / "a.npz").fingerprint(tmp_path) == fingerprint
+    assert len(reads) == 1
+    save(tmp_path / "a.npz", train=pixels(40, 8, 8))
+    assert data.fingerprint(tmp_path) != fingerprint
+    assert sum((data.sizes(tmp_path).train, data.sizes(tmp_path).test)) == 40
+    assert len(reads) == 2
+    with pytest.raises(DataError, match="the options say"):
+        dataset(tmp_path / "a.npz", side=16).sizes(tmp_path)
+    for file in cache.iterdir():
+        file.write_text("{")
+    assert data.sizes(tmp_path).train > 20
+    assert len(reads) == 4  # the other side's attempt, and this one
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "file"))
+    assert save(tmp_path / "a.npz", train=pixels(30, 8, 8)).fingerprint(tmp_path).startswith("sha256:")
+    assert "it will be read again" in caplog.text
+
+
+def _splits(images: Any) -> tuple[Any, Any]:
+    return images.train, images.test

@@ -22,9 +22,9 @@ from regbench.estimate.datasets import DatasetProbe
 from regbench.estimate.noise import noise_split
 from regbench.evaluation.classifier import training_steps
 from regbench.nets import Encoder
+from regbench.resolve import Plan, plan
 from regbench.training.launch import LaunchWishes
 from regbench.training.trainer import Trainer
-from regbench.workflow import Plan, plan
 from tests.execution.suites import AE, write_suite
 
 RATES = Rates(

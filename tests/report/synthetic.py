@@ -326,6 +326,7 @@ def _result(
             "device": "cpu",
             "device_name": "a made-up processor",
             "precision": "fp32",
+            "launch": "eager",
             "engine": "local",
             **environment,
         },
