@@ -8,8 +8,7 @@ Images are noise: how long a step takes does not depend on what is on them. On a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ import typer
 from benchmarks.common import Table, write
 from benchmarks.contestants import SHAPES, TINY_SHAPES, Arena, regbench_trainer
 from benchmarks.training import precisions
+from regbench.modes import no_waiting
 from regbench.nets import forward_flops
 from regbench.training.trainer import Trainer
 
@@ -33,24 +33,12 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@contextmanager
-def _never_waiting(device: torch.device) -> Iterator[None]:
-    if device.type != "cuda":
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def watched(trainer: Trainer) -> Trainer:
     """The same trainer; an epoch that waits for the device raises."""
     run: Callable[..., None] = trainer.loop.run
 
     def never_waiting(*args: Any) -> None:
-        with _never_waiting(trainer.device):
+        with no_waiting(trainer.device):
             run(*args)
 
     trainer.loop.run = never_waiting  # type: ignore[method-assign]

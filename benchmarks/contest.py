@@ -73,9 +73,12 @@ def _serve(pipe: Connection, entry: Entry, device: torch.device, warmups: int) -
 
 @contextmanager
 def contestants(
-    entries: Mapping[str, Entry], device: torch.device, warmups: int = 2
+    entries: Mapping[str, Entry],
+    device: torch.device,
+    warmups: int = 2,
+    failed: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Contestant]]:
-    """All of them, ready to work."""
+    """All of them, ready to work. With ``failed``, those that cannot be are noted there, not raised."""
     with ExitStack() as stack:
         ready: dict[str, Contestant] = {}
         names, at_once = list(entries), AT_ONCE[device.type]
@@ -85,28 +88,38 @@ def contestants(
                 ready[name] = Contestant(name, entries[name], device, warmups)
                 stack.callback(ready[name].close)
             for name in group:
-                ready[name].answer()
+                try:
+                    ready[name].answer()
+                except RuntimeError as error:
+                    if failed is None:
+                        raise
+                    failed[name] = str(error)
         yield ready
 
 
-def contest(entries: Mapping[str, Entry], rounds: int, device: torch.device) -> dict[str, Timing]:
+def contest(
+    entries: Mapping[str, Entry], rounds: int, device: torch.device
+) -> tuple[dict[str, Timing], dict[str, str]]:
     """Every contestant once per round; the order turns by one place each round.
 
     A turn is an epoch that is not timed and one that is: while others work, the system takes back memory of a
-    process that sits idle.
+    process that sits idle. Returns the timings, and why those failed that have none.
     """
-    names = list(entries)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with contestants(entries, device) as ready:
+    seconds: dict[str, list[float]] = {name: [] for name in entries}
+    failed: dict[str, str] = {}
+    with contestants(entries, device, failed=failed) as ready:
         for round_ in range(rounds):
-            for name in _turned(names, round_):
-                for _ in range(2):
-                    ready[name].begin()
-                    taken = ready[name].answer()
-                seconds[name].append(taken)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+            for name in _turned([name for name in ready if name not in failed], round_):
+                try:
+                    for _ in range(2):
+                        ready[name].begin()
+                        taken = ready[name].answer()
+                    seconds[name].append(taken)
+                except (RuntimeError, OSError) as error:
+                    failed[name] = str(error)
+    return {name: Timing(tuple(values)) for name, values in seconds.items() if name not in failed}, failed
 
 
 def _turned(names: Sequence[str], places: int) -> list[str]:
-    places %= len(names)
+    places %= max(len(names), 1)
     return [*names[places:], *names[:places]]

@@ -32,6 +32,8 @@ from regbench.training.precision import Precision, autocast
 from regbench.training.stepper import AdamSettings
 from regbench.training.trainer import Trainer, TrainingSettings
 
+FOR_GOOD = contextlib.ExitStack()
+"""What is set for as long as this process lives."""
 Epoch = Callable[[], object]
 """Trains one epoch."""
 LATENT = FEATURES = 256
@@ -83,7 +85,7 @@ def regbench_trainer(
     launch = Launch(graphs=graphs, compile=compile, deterministic=deterministic)
     flops = 3.0 * forward_flops(arena.shape) * arena.batch_size
     for mode in (threads(device, flops), retained_memory(device)):
-        mode.__enter__()  # for as long as this process lives
+        FOR_GOOD.enter_context(mode)
     model = build_model(arena.shape, registry().regularizer(method).cls, options, seed=0, device=device)
     settings = TrainingSettings(
         epochs=10**9,
@@ -113,7 +115,7 @@ def bare_loop(arena: Arena, precision: Precision = "fp32") -> Epoch:
     torch.manual_seed(0)
     flops = 3.0 * forward_flops(arena.shape) * arena.batch_size
     for mode in (threads(arena.device, flops), retained_memory(arena.device)):
-        mode.__enter__()
+        FOR_GOOD.enter_context(mode)
     net = SharedAutoencoder(arena.shape).to(arena.device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     images_NCHW = torch.from_numpy(arena.images_NCHW).to(arena.device)
@@ -155,7 +157,7 @@ def pythae_epochs(
 
     torch.manual_seed(0)
     if retain:
-        retained_memory(arena.device).__enter__()
+        FOR_GOOD.enter_context(retained_memory(arena.device))
     images = torch.from_numpy(arena.images_NCHW[: arena.images].astype(np.float32) / 255)
     config = BaseTrainerConfig(
         output_dir=tempfile.mkdtemp(prefix="pythae-"),

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.common import Table, write
 from benchmarks.contest import Entry, Work, contestants
-from benchmarks.contestants import SHAPES, TINY_SHAPES, Arena, regbench_epochs
+from benchmarks.contestants import FOR_GOOD, SHAPES, TINY_SHAPES, Arena, regbench_epochs, regbench_trainer
 from benchmarks.training import IMAGES, precisions
 from regbench.data.batches import epoch_order
 from regbench.modes import full_float32, retained_memory
@@ -44,7 +44,7 @@ class Plain(nn.Module):
 
 def stacked(arena: Arena, cells: int, precision: Precision) -> Work:
     """The cells' weights as one tensor with a further axis: their convolutions become grouped ones."""
-    retained_memory(arena.device).__enter__()
+    FOR_GOOD.enter_context(retained_memory(arena.device))
     device, plain = arena.device, Plain(arena.shape)
     models = [Plain(arena.shape).to(device) for _ in range(cells)]
     stacked_state, _ = stack_module_state(models)  # type: ignore[arg-type]
@@ -80,9 +80,11 @@ def _captured(step: Work, device: torch.device) -> Work:
     if device.type != "cuda":
         return step
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             step()
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         step()
@@ -91,16 +93,16 @@ def _captured(step: Work, device: torch.device) -> Work:
 
 def streams(arena: Arena, cells: int, precision: Precision) -> Work:
     """The cells as threads of one process, each on a stream of its own."""
-    epochs = [regbench_epochs(arena, "ae", precision=precision) for _ in range(cells)]
+    trainers = [regbench_trainer(arena, "ae", precision=precision) for _ in range(cells)]
+    for trainer in trainers:
+        trainer.run_epoch(1)  # captures, which must not happen side by side
     queues = [torch.cuda.Stream() for _ in range(cells)]  # type: ignore[no-untyped-call]
     pool = ThreadPoolExecutor(cells)
+    progress_S = torch.zeros(trainers[0].loop.steps)
 
     def one(cell: int) -> None:
         with torch.cuda.stream(queues[cell]):
-            epochs[cell]()
-
-    for cell in range(cells):
-        one(cell)  # captures, which must not happen side by side
+            trainers[cell].loop.run(0, 2, progress_S)
 
     def work() -> None:
         for done in [pool.submit(one, cell) for cell in range(cells)]:

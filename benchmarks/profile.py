@@ -35,7 +35,9 @@ def shares(title: str, arena: Arena, compile: bool) -> Table:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as found:
         epoch()
-    events = found.key_averages()
+    events = list(found.key_averages())
+    if cuda:  # operations carry the time of their kernels, which are listed, too
+        events = [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
     spent = {e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in events}
     total = sum(spent.values())
     longest = sorted(spent, key=lambda key: spent[key], reverse=True)[:SHOWN]

@@ -10,14 +10,20 @@ not reach is named.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from regbench.errors import DeviceError
+from regbench.training.precision import resolve_device
 
 ROOT = Path(__file__).parents[1]
 GPU_SECONDS = 480
@@ -50,17 +56,17 @@ def parts(device: str) -> list[Part]:
             _benchmark("prediction", 1200, *on),
             _benchmark("equivalence", 3600, *on),
         ]
-    tests = ("-m", "pytest", "-q", "-m", "gpu", "tests")
+    tests = ("-m", "pytest", "-rf", "--tb=short", "--maxfail=10", "-m", "gpu")
     return [
-        Part("tests that need a GPU", tests, 120),
+        Part("tests of training on a GPU", (*tests, "tests/training", "tests/data"), 60),
+        Part("tests of operations on a GPU", (*tests, "tests/ops"), 90),
+        _benchmark("cell", 80, *on, "--epochs", "60"),
         _benchmark("training", 150, *on, "--shape", "cifar", "--rounds", "3"),
-        _benchmark("cell", 90, *on, "--epochs", "60"),
-        _benchmark("profile", 60, *on),
-        Part("regbench plan suites/paper.toml", ("-m", "regbench", "plan", "suites/paper.toml", *on), 150),
-        _benchmark("evaluation", 60, *on),
-        _benchmark("parallel", 90, *on),
-        _benchmark("training", 120, *on, "--shape", "mnist", "--rounds", "2"),
-        _benchmark("equivalence", 240, *on, "--seeds", "4", "--only", "AE", "--only", "ProtoVAE K=10"),
+        _benchmark("profile", 40, *on),
+        _benchmark("evaluation", 40, *on),
+        Part("regbench plan suites/paper.toml", ("-m", "regbench", "plan", "suites/paper.toml", *on), 120),
+        _benchmark("parallel", 60, *on),
+        _benchmark("equivalence", 200, *on, "--seeds", "4", "--only", "AE", "--only", "ProtoVAE K=10"),
     ]
 
 
@@ -71,10 +77,16 @@ def run(part: Part, left: float, more: tuple[str, ...]) -> str:
     if left < 5:
         return "left out: no time"
     started = time.monotonic()
+    # A session of its own, so that what the part has started is stopped with it.
+    process = subprocess.Popen([sys.executable, *part.command, *options], cwd=ROOT, start_new_session=True)
     try:
-        code = subprocess.run([sys.executable, *part.command, *options], cwd=ROOT, timeout=limit).returncode
+        code = process.wait(limit)
     except subprocess.TimeoutExpired:
         return f"stopped after {limit:.0f} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     return f"{'done' if code == 0 else f'failed with exit code {code}'} in {time.monotonic() - started:.0f} s"
 
 
@@ -84,6 +96,11 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder for the pages.")] = None,
 ) -> None:
     """Run every part and say how each ended; exit code 1 unless all are done."""
+    try:
+        resolve_device(device)
+    except DeviceError as error:
+        typer.echo(f"error: {error}\nhint: {error.hint}", err=True)
+        raise typer.Exit(error.exit_code) from None
     more = (*(("--tiny",) if tiny else ()), *(("--out", str(out.resolve())) if out else ()))
     end = time.monotonic() + (GPU_SECONDS if device == "cuda" else float("inf"))
     ended: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -80,8 +81,10 @@ def _convolutions(*, deterministic: bool) -> Iterator[None]:
 def deterministic_algorithms() -> Iterator[None]:
     """Every operation gives the same bits each time inside the block, or raises a ``RuntimeError``.
 
-    cuBLAS needs ``CUBLAS_WORKSPACE_CONFIG`` to be set before the first product on a GPU; torch says so otherwise.
+    torch asks for ``CUBLAS_WORKSPACE_CONFIG`` on GPUs, which is set here unless it is; cuBLAS itself reads it with the
+    process's first product.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     fills: Any = torch.utils.deterministic  # its type is missing
     before = (torch.are_deterministic_algorithms_enabled(), fills.fill_uninitialized_memory)
     torch.use_deterministic_algorithms(True)
@@ -95,8 +98,10 @@ def deterministic_algorithms() -> Iterator[None]:
 
 
 # Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_DEFAULT_MMAP_MAX = 65536
+# Setting a threshold ends glibc's own adjusting of them; this is where it would have arrived with large tensors.
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 
 @contextmanager
@@ -116,8 +121,9 @@ def retained_memory(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        malloc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
-        malloc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        malloc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        malloc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        malloc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
         malloc.malloc_trim(0)
 
 
@@ -142,6 +148,20 @@ def threads(device: torch.device, flops: float) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """What makes the host wait for a CUDA device inside the block raises a ``RuntimeError``; nothing elsewhere."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def synchronize(device: torch.device) -> None:

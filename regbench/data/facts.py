@@ -40,7 +40,8 @@ def facts_of(path: Path, options: dict[str, Any], load: Callable[[], Images]) ->
     except (OSError, ValueError, KeyError, TypeError):
         pass
     images = load()
-    facts = {"train": len(images.train), "test": len(images.test), "fingerprint": fingerprint_of(images)}
+    sizes, fingerprint = Sizes(len(images.train), len(images.test)), fingerprint_of(images)
+    facts = {"train": sizes.train, "test": sizes.test, "fingerprint": fingerprint}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
@@ -48,4 +49,4 @@ def facts_of(path: Path, options: dict[str, Any], load: Callable[[], Images]) ->
         temporary.replace(file)
     except OSError as error:
         log.warning("cannot keep what is known of %s in %s (%s); it will be read again", path, file, error)
-    return Sizes(facts["train"], facts["test"]), facts["fingerprint"]
+    return sizes, fingerprint

@@ -51,7 +51,7 @@ class LocalExecutor:
         self.emit = emit
         self.wishes = wishes or LaunchWishes()
         if self.wishes.deterministic:
-            # cuBLAS reads it with its first product; torch refuses to be deterministic on a GPU without it.
+            # Before the first product of the process, which may be the classifier's: cuBLAS reads it then.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._held: tuple[Any, CellData] | None = None
         self._anchored: set[str] = set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from regbench.data.batches import Batches, epoch_order
 from regbench.errors import PluginError
+from regbench.modes import no_waiting
 from regbench.training.discover import untouched
 from regbench.training.meter import Meter
 from regbench.training.stepper import WARMUP, Stepper
@@ -117,9 +119,13 @@ class GraphLoop(Loop):
         body = partial(self._batch, phase)
 
         def rehearse() -> None:
-            for _ in range(REHEARSED_BATCHES):
+            for number in range(REHEARSED_BATCHES):
                 self._number.zero_()
-                body()
+                # By the last one all is compiled. What waits for the device must be found now: a capture that
+                # fails leaves torch's allocator and generator in disorder.
+                last = number == REHEARSED_BATCHES - 1
+                with no_waiting(self.stepper.device) if last else nullcontext():
+                    body()
             self._number.zero_()
 
         with untouched(self.stepper.model, self.stepper.optimizers.values()), warnings.catch_warnings():
@@ -169,17 +175,19 @@ def cuda_graph(
     """
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            rehearse()
-        torch.cuda.current_stream().wait_stream(stream)
+        before = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         try:
+            stream.wait_stream(before)
+            with torch.cuda.stream(stream):
+                rehearse()
+            before.wait_stream(stream)
             with torch.cuda.graph(graph, stream=stream):
                 body()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            torch.cuda.set_stream(before)  # some versions of torch stay on the capture's
             raise PluginError(
                 f"{name}: its batch cannot be captured as a CUDA graph: {error}",
                 hint="regbench check finds what waits for the device; --eager runs without graphs",

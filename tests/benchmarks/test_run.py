@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 from benchmarks.common import Timing, ratio
 from benchmarks.contestants import TINY_SHAPES, Arena
 from benchmarks.profile import shares
-from benchmarks.run import GPU_SECONDS, Part, parts, run
+from benchmarks.run import GPU_SECONDS, Part, main, parts, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -72,6 +74,19 @@ def test_a_profile_names_the_operations_and_their_shares() -> None:
     rows = shares("ProtoVAE K=50", arena, compile=False).rows
     assert "aten::convolution_backward" in [name for name, *_ in rows[:3]]
     assert 0.5 < sum(float(share.rstrip("%")) for *_, share in rows) / 100 <= 1.001
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = CliRunner().invoke(app(), ["--device", "cuda"])
+    assert found.exit_code == 4
+    assert "--device cuda: this torch" in found.output
+
+
+def app() -> typer.Typer:
+    bundle = typer.Typer()
+    bundle.command()(main)
+    return bundle
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:

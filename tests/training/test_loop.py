@@ -14,6 +14,7 @@ from regbench.conformance.bench import HostSyncFinder
 from regbench.data.batches import Batches
 from regbench.errors import PluginError
 from regbench.model import build_model
+from regbench.modes import no_waiting
 from regbench.training.launch import Launch
 from regbench.training.loop import EagerLoop, GraphLoop
 from regbench.training.precision import Precision
@@ -149,11 +150,8 @@ def test_graphs_on_a_gpu(name: str, options: dict[str, Any], deterministic: bool
         inner = trainer.loop.run
 
         def watched(seed: int, epoch: int, progress_S: Tensor) -> None:
-            torch.cuda.set_sync_debug_mode("error")
-            try:
+            with no_waiting(device):
                 inner(seed, epoch, progress_S)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
 
         trainer.loop.run = watched  # type: ignore[method-assign]
         run(trainer)
@@ -163,7 +161,8 @@ def test_graphs_on_a_gpu(name: str, options: dict[str, Any], deterministic: bool
     if deterministic:
         assert_same(replayed, launched)
     else:
-        torch.testing.assert_close(replayed, launched, rtol=1e-3, atol=1e-4)
+        # The search may find other kernels, and Adam's first steps are as long as the learning rate, 1e-3.
+        torch.testing.assert_close(replayed, launched, rtol=1e-3, atol=5e-3)
 
 
 @pytest.mark.slow
