@@ -165,7 +165,9 @@ def test_on_a_gpu_all_iterations_are_one_launch_that_a_graph_replays(batch: int,
             graph.replay()
             torch.cuda.synchronize()
         kernels = [event.name for event in profile.events() if event.device_type.name == "CUDA"]
-        assert [name for name in kernels if not name.startswith("Mem")] == ["_transport"]
+        # Some versions of torch set a graph's random seed with kernels of their own.
+        own = [name for name in kernels if not name.startswith("Mem") and "FillFunctor" not in name]
+        assert own == ["_transport"]
         expected, expected_moved = ops.equipartition(scores.cpu())
         torch.testing.assert_close(codes.cpu(), expected, rtol=0, atol=1e-4)
         assert moved.item() == pytest.approx(expected_moved.item(), abs=1e-5)
