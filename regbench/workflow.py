@@ -67,6 +67,7 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     from regbench.execution.interrupt import Stop, stoppable
     from regbench.store.writer import RunWriter
 
+    _check_launch(ready)
     _check_data(ready)
     writer = RunWriter(ready.run_dir)
     started = time.monotonic()
@@ -184,6 +185,16 @@ def write_report(
     from regbench.report.build import write_report as write
 
     return write(Run.open(find_run(run, runs_dir)), out, plugins=plugins)
+
+
+def _check_launch(ready: Plan) -> None:
+    """Where a suite says that steps are compiled, they must be, before anything is trained."""
+    from regbench.cell import launch_of
+
+    for spec in [study.base for study in ready.to_tune] + [cell.spec for cell in ready.todo]:
+        if spec.compile == "on":
+            method = ready.registry.regularizer(spec.regularizer).cls
+            launch_of(spec, method, ready.device, ready.launch_wishes)
 
 
 def _check_data(ready: Plan) -> None:

@@ -12,6 +12,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.cell import row
 from benchmarks.common import Timing, ratio
 from benchmarks.contestants import TINY_SHAPES, Arena
 from benchmarks.profile import shares
@@ -20,7 +21,6 @@ from benchmarks.run import GPU_SECONDS, Part, main, parts, run
 ROOT = Path(__file__).parents[2]
 PAGES = {
     "training": ("time over the bare loop's, fp32, cifar", "Best matrix product in fp32"),
-    "cell": ("| ProtoVAE K=50, fp32 |", "scaled to 600"),
 }
 
 
@@ -67,6 +67,14 @@ def test_the_bundles_name_benchmarks_that_exist() -> None:
 )
 def test_how_a_part_ends_is_said(code: str, limit: int, left: float, how: str) -> None:
     assert re.fullmatch(how, run(Part("part", ("-c", code), limit), left, ()))
+
+
+def test_a_whole_training_is_scaled_to_its_epochs() -> None:
+    arena = Arena.make(TINY_SHAPES["cifar"], 64, 16, torch.device("cpu"))
+    name, trained, setup, scaled, aim, *_ = row("AE", arena, epochs=4, warmup=1, compile=False)
+    assert (name, aim) == ("AE, fp32", "55 s")
+    seconds = [float(text.removesuffix(" s")) for text in (trained, setup, scaled)]
+    assert seconds[2] > 20 * seconds[0]
 
 
 def test_a_profile_names_the_operations_and_their_shares() -> None:
