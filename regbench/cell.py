@@ -116,6 +116,16 @@ def settings_of(spec: CellSpec, launch: Launch | None = None) -> tuple[NetShape,
     return shape, settings
 
 
+def model_of(
+    spec: CellSpec, method: type[Regularizer], device: torch.device, launch: Launch | None = None
+) -> tuple[Model, TrainingSettings]:
+    """The cell's untrained model, and how it is trained."""
+    shape, settings = settings_of(spec, launch)
+    scale = settings.loss_scale
+    model = build_model(shape, method, spec.options, seed=spec.seed, loss_scale=scale, device=device)
+    return model, settings
+
+
 def launch_of(
     spec: CellSpec, method: type[Regularizer], device: torch.device, wishes: LaunchWishes
 ) -> Launch:
@@ -173,7 +183,8 @@ class _Work:
         """Train, evaluate, and return the files of the result with the metrics at the mean code."""
         spec = self.spec
         started = time.perf_counter()
-        model, settings = self._model()
+        launch = launch_of(spec, self.regularizer, self.device, self.wishes)
+        model, settings = model_of(spec, self.regularizer, self.device, launch)
         trainer = Trainer(model, self.data.train, settings, spec.seed)
         self._rehearse(trainer)
         # The peak is that of the training: what evaluations take, before and after it, does not count.
@@ -210,7 +221,7 @@ class _Work:
             record.verified("history.json"),
             record.result,
         )
-        model, _ = self._model()
+        model, _ = model_of(spec, self.regularizer, self.device)
         model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location=self.device))
         assessment = assess(model, self.data, self.metrics, self.spec.seed)
         files = {
@@ -222,19 +233,6 @@ class _Work:
             "weights.pt": weights,
         }
         return files, dict(assessment.metrics["mean"])
-
-    def _model(self) -> tuple[Model, TrainingSettings]:
-        spec = self.spec
-        shape, settings = settings_of(spec, launch_of(spec, self.regularizer, self.device, self.wishes))
-        model = build_model(
-            shape,
-            self.regularizer,
-            spec.options,
-            seed=spec.seed,
-            loss_scale=settings.loss_scale,
-            device=self.device,
-        )
-        return model, settings
 
     def _train(self, trainer: Trainer) -> None:
         settings = trainer.settings

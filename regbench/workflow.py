@@ -191,7 +191,9 @@ def _check_launch(ready: Plan) -> None:
     """Where a suite says that steps are compiled, they must be, before anything is trained."""
     from regbench.cell import launch_of
 
-    for spec in [study.base for study in ready.to_tune] + [cell.spec for cell in ready.todo]:
+    for spec in [study.base for study in ready.to_tune] + [
+        cell.spec for cell in ready.todo if cell.state == "todo"
+    ]:
         if spec.compile == "on":
             method = ready.registry.regularizer(spec.regularizer).cls
             launch_of(spec, method, ready.device, ready.launch_wishes)

@@ -12,6 +12,8 @@ from typing import Any
 from regbench.data.base import Images, Sizes
 from regbench.data.checksums import fingerprint_of
 from regbench.data.location import cache_root
+from regbench.errors import StoreError
+from regbench.store.files import write_json
 
 VERSION = 1
 """Raised whenever reading changes what comes out."""
@@ -44,9 +46,7 @@ def facts_of(path: Path, options: dict[str, Any], load: Callable[[], Images]) ->
     facts = {"train": sizes.train, "test": sizes.test, "fingerprint": fingerprint}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"stamp": stamp, **facts}), encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
+        write_json(file, {"stamp": stamp, **facts})
+    except (OSError, StoreError) as error:
         log.warning("cannot keep what is known of %s in %s (%s); it will be read again", path, file, error)
     return sizes, fingerprint

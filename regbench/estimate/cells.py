@@ -17,7 +17,7 @@ import torch
 
 from regbench.api import Regularizer
 from regbench.assess import Assessment, CellData, assess, curve_point
-from regbench.cell import launch_of, settings_of, step_flops
+from regbench.cell import launch_of, model_of, settings_of, step_flops
 from regbench.data.batches import RESIDENT_SHARE, Batches
 from regbench.data.split import SplitSizes
 from regbench.errors import Diverged
@@ -25,7 +25,7 @@ from regbench.estimate.noise import noise_classifier, noise_images, noise_split
 from regbench.evaluation.evaluate import quick_mse
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
-from regbench.model import Model, build_model
+from regbench.model import Model
 from regbench.modes import synchronize
 from regbench.plugins import Registry
 from regbench.suite.cells import CellSpec
@@ -139,19 +139,12 @@ class Probe:
 
     def _trainer(self) -> Trainer:
         spec = self.spec
-        shape, settings = settings_of(spec, launch_of(spec, self.method, self.device, self.wishes))
-        model = build_model(
-            shape,
-            self.method,
-            spec.options,
-            seed=spec.seed,
-            loss_scale=settings.loss_scale,
-            device=self.device,
-        )
+        launch = launch_of(spec, self.method, self.device, self.wishes)
+        model, settings = model_of(spec, self.method, self.device, launch)
         steps = self.split.train // settings.batch_size
         enough = PHASE_SECONDS * _CPU_RATE / step_flops(spec)
         count = _GPU_BATCHES if self.device.type == "cuda" else math.ceil(enough)
-        images = noise_images(min(count, steps) * settings.batch_size, shape.channels, shape.side)
+        images = noise_images(min(count, steps) * settings.batch_size, spec.channels, spec.side)
         # Two regularized epochs at least: the first one is not what the later ones are.
         settings = replace(settings, epochs=max(settings.epochs, settings.warmup + 2))
         return Trainer(model, Batches(images, self.device), settings, spec.seed)
