@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regbench.errors import RegbenchError, StoreError, UsageError
+from regbench.errors import RegbenchError, UsageError
 from regbench.report.claims import JudgedClaim, judge_claims
-from regbench.report.draw import NAME, FigureFailure, FigureJob, Picture, Progress
+from regbench.report.draw import NAME, FigureFailure, FigureJob, Picture, Progress, writing
 from regbench.report.html import render
 from regbench.report.latex import to_latex
 from regbench.report.markdown import to_markdown
@@ -100,7 +99,7 @@ def write_report(
     _refuse_empty(run)
     directory = REPORTS / run.suite["name"] if out is None else out
     figures = directory / "figures"
-    with _writing(figures):
+    with writing(figures):
         figures.mkdir(parents=True, exist_ok=True)
     with FigureJob(run, figures, plugins=plugins, progress=progress, processes=processes) as job:
         progress("computing tables")
@@ -117,7 +116,7 @@ def write_report(
         ("table.tex", to_latex(tables, sections)),
         ("report.html", page),
     ):
-        with _writing(directory / name):
+        with writing(directory / name):
             write_bytes(directory / name, content.encode())
     return Report(directory, tuple(tables), tuple(pictures), tuple(failures), tuple(sections), tuple(claims))
 
@@ -156,7 +155,7 @@ def _replace_captions(figures: Path, pictures: Sequence[Picture]) -> None:
 def _replace_numbers(directory: Path, sections: Sequence[Section]) -> None:
     """Write the CSV files of the sections, and take away those of an earlier report that this one lacks."""
     files = {section.file: section for section in sections if section.frame is not None}
-    with _writing(directory):
+    with writing(directory):
         for name in _noted(directory / SECTIONS) - files.keys():
             (directory / f"{name}.csv").unlink(missing_ok=True)
         for section in files.values():
@@ -184,15 +183,3 @@ def _noted(file: Path) -> set[str]:
     except (OSError, ValueError):
         return set()
     return {name for name in names if NAME.fullmatch(name)} if isinstance(names, dict) else set()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}", hint="choose another place with --out"
-        ) from error
-    except StoreError as error:
-        raise StoreError(str(error), hint="choose another place with --out") from error

@@ -96,7 +96,7 @@ class FigureJob:
         self._futures: list[Future[Drawn]] = []
 
     def __enter__(self) -> FigureJob:
-        with _writing(self.directory), ExitStack() as stack:
+        with writing(self.directory), ExitStack() as stack:
             place = stack.enter_context(TemporaryDirectory(dir=self.directory, prefix=".drawing-"))
             self._drawer = _Drawer(self.run, self.directory, Path(place), self.plugins)
             if self.processes > 1:
@@ -187,7 +187,7 @@ class _Drawer:
             _check(cls, drawing)
             name = _free(drawing.name, taken)
             taken.add(name)
-            with _writing(self.directory / name):
+            with writing(self.directory / name):
                 png, pdf, svg = save(drawing.figure, place / name)
             _close(drawing.figure)
             yield Picture(name, cls.name, title, drawing.caption, png, pdf, svg)
@@ -199,7 +199,7 @@ def _placed(pictures: Sequence[Picture], directory: Path, taken: set[str]) -> It
         name = _free(picture.name, taken)
         taken.add(name)
         places = [directory / f"{name}{file.suffix}" for file in (picture.png, picture.pdf, picture.svg)]
-        with _writing(directory / name):
+        with writing(directory / name):
             for file, place in zip((picture.png, picture.pdf, picture.svg), places, strict=True):
                 file.replace(place)
         png, pdf, svg = places
@@ -207,13 +207,16 @@ def _placed(pictures: Sequence[Picture], directory: Path, taken: set[str]) -> It
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written inside the block is a ``StoreError`` that says what to do about a report."""
     try:
         yield
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}", hint="choose another place with --out"
         ) from error
+    except StoreError as error:
+        raise StoreError(str(error), hint="choose another place with --out") from error
 
 
 class _Known:
