@@ -26,6 +26,8 @@ _HOME = {
     "Images": "regbench.data.base",
     "Sizes": "regbench.data.base",
     "Metric": "regbench.evaluation.metric",
+    "Engine": "regbench.engines.base",
+    "EngineOptions": "regbench.engines.base",
     "Drawing": "regbench.report.figure",
     "Figure": "regbench.report.figure",
     "FigureOptions": "regbench.report.figure",
@@ -46,6 +48,8 @@ __all__ = [
     "DatasetOptions",
     "Dims",
     "Drawing",
+    "Engine",
+    "EngineOptions",
     "Field",
     "Figure",
     "FigureOptions",
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from regbench import ops
     from regbench.api import AdamOptions, Dims, Field, Options, Regularizer, Search, Update
     from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes
+    from regbench.engines.base import Engine, EngineOptions
     from regbench.errors import RegbenchError
     from regbench.evaluation.metric import Metric
     from regbench.hookspecs import hookimpl

@@ -13,6 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     from regbench.api import Regularizer
     from regbench.data.base import Dataset
+    from regbench.engines.base import Engine
     from regbench.evaluation.metric import Metric
     from regbench.report.figure import Figure
 
@@ -41,3 +42,8 @@ def regbench_metrics() -> Iterable[type[Metric]]:  # type: ignore[empty-body]
 @hookspec
 def regbench_figures() -> Iterable[type[Figure]]:  # type: ignore[empty-body]
     """Figures that suites can name under ``[[figures]]``, drawn by ``regbench report``."""
+
+
+@hookspec
+def regbench_engines() -> Iterable[type[Engine]]:  # type: ignore[empty-body]
+    """Engines that ``regbench run --engine`` can name: where worker processes run."""

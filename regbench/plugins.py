@@ -31,6 +31,7 @@ BUNDLED = (
     "regbench.data.bundled",
     "regbench.evaluation.bundled",
     "regbench.report.bundled",
+    "regbench.engines.bundled",
 )
 NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 
@@ -40,6 +41,7 @@ KINDS = {
     "regbench_datasets": ("datasets", "regbench.data.base", "Dataset"),
     "regbench_metrics": ("metrics", "regbench.evaluation.metric", "Metric"),
     "regbench_figures": ("figures", "regbench.report.figure", "Figure"),
+    "regbench_engines": ("engines", "regbench.engines.base", "Engine"),
 }
 
 
@@ -75,6 +77,7 @@ class Registry:
     datasets: dict[str, Plugin] = field(default_factory=dict)
     metrics: dict[str, Plugin] = field(default_factory=dict)
     figures: dict[str, Plugin] = field(default_factory=dict)
+    engines: dict[str, Plugin] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
 
     def regularizer(self, name: str) -> Plugin:
@@ -88,6 +91,9 @@ class Registry:
 
     def figure(self, name: str) -> Plugin:
         return self._find("figure", self.figures, name)
+
+    def engine(self, name: str) -> Plugin:
+        return self._find("engine", self.engines, name)
 
     def _find(self, kind: str, known: dict[str, Plugin], name: str) -> Plugin:
         if name in known:
