@@ -111,8 +111,9 @@ class Engine(ABC):
         """What keeps the engine from working here, each with what to do; empty: nothing. Starts nothing that stays."""
         return []
 
+    @abstractmethod
     def open(self) -> None:
-        """Connect, or start workers. Raises ``EnvironmentFault``."""
+        """Connect, or start what must be there before the first job. Raises ``EnvironmentFault``."""
 
     @abstractmethod
     def close(self) -> None:

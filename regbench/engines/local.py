@@ -17,8 +17,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from regbench.engines.base import (
@@ -69,6 +69,9 @@ class Local(Engine):
         self._taken = 0
         self._selector = selectors.DefaultSelector()
         self._happened: list[Happening] = []
+
+    def open(self) -> None:
+        """Nothing is to be done: workers are started when they are first needed."""
 
     def close(self) -> None:
         """Kill what is left; a worker that does nothing ends when its standard input does."""
@@ -193,13 +196,12 @@ class Local(Engine):
 
     def _remove(self, worker: _Worker) -> None:
         process = worker.process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         self._selector.unregister(process.stdout)
         process.stdout.close()
-        try:
+        with suppress(OSError):
             process.stdin.close()
-        except OSError:
-            pass
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -228,13 +230,11 @@ def visible_gpus() -> list[str]:
 
 def _kill(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to a worker and, where it is to die, to all that it started."""
-    try:
+    with suppress(ProcessLookupError):
         if number == signal.SIGKILL:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-    except ProcessLookupError:
-        pass
 
 
 def _signal_name(number: int) -> str:
