@@ -26,8 +26,9 @@ from regbench.evaluation import EVALUATION
 from regbench.evaluation.evaluate import NotFinite
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
+from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import EpochFinished, Listener
-from regbench.execution.interrupt import Stop
+from regbench.execution.interrupt import Stop, StopSignal
 from regbench.model import Model, build_model
 from regbench.modes import forked
 from regbench.nets import NetShape, forward_flops
@@ -55,6 +56,9 @@ def run_cell(
     replace: bool = False,
     remeasure: bool = False,
     wishes: LaunchWishes | None = None,
+    signal: StopSignal | None = None,
+    checkpoints: CheckpointPolicy | None = None,
+    fresh: bool = False,
 ) -> Outcome:
     """Train and evaluate one cell and commit its result.
 
@@ -64,8 +68,10 @@ def run_cell(
     A failure of the cell ends in its outcome; only ``StoreError`` (disk), ``Stop`` (a signal) and
     ``ListenerFailed`` come through.
     """
-    attempt = writer.begin(spec.key(), {"cell": spec.id, "engine": ENGINE, **provenance(device)})
-    work = _Work(spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes())
+    facts = {"cell": spec.id, "engine": ENGINE, "spec": json.loads(spec.to_json()), **provenance(device)}
+    attempt = writer.begin(spec.key(), facts)
+    signal = signal or StopSignal()
+    work = _Work(spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes(), signal)
     try:
         with forked(device):
             files, measured = work.measure(writer.directory) if remeasure else work.run()
@@ -164,6 +170,7 @@ class _Work:
         attempt: AttemptWriter,
         emit: Listener,
         wishes: LaunchWishes,
+        signal: StopSignal,
     ) -> None:
         self.spec = spec
         self.data = data
@@ -175,6 +182,7 @@ class _Work:
         self.wishes = wishes
         self.attempt = attempt
         self.emit = emit
+        self.signal = signal
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
         self.peak_memory = 0
@@ -190,7 +198,8 @@ class _Work:
         # The peak is that of the training: what evaluations take, before and after it, does not count.
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._train(trainer)
+        with self.signal.finishing("the epoch"):
+            self._train(trainer)
         assessment = assess(model, self.data, self.metrics, spec.seed)
         files = {
             "history.json": _json(self.rows),
@@ -252,6 +261,7 @@ class _Work:
                 self.attempt.metrics(row)
             self._note_memory()
             self._tell(trainer, row)
+            self.signal.check()
 
     def _tell(self, trainer: Trainer, row: dict[str, Any]) -> None:
         recent = median(r["seconds"] for r in self.rows[-5:] if r["phase"] == row["phase"])

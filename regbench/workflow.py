@@ -22,7 +22,7 @@ from regbench.store.records import CellRecord, Outcome, Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regbench.execution.interrupt import Stop
+    from regbench.execution.interrupt import Stop, StopSignal
 
 __all__ = ["execute", "load_plugins", "load_results", "load_suite", "plan", "run", "write_report"]
 
@@ -79,9 +79,10 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
         mark_last(ready.run_dir)
         executor = ready.executor(writer, ready.suite.metrics, listener)
         try:
-            with stoppable():
+            with stoppable() as signal:
+                executor.signal = signal
                 if ready.to_tune:
-                    ready = _tune(ready, listener)
+                    ready = _tune(ready, listener, signal)
                     run = _write_lock(ready, writer)
                 listener(_started(ready))
                 outcomes = executor.run(ready.todo, run)
@@ -97,7 +98,7 @@ def _started(ready: Plan) -> SuiteStarted:
     return SuiteStarted(ready.suite.name, where, len(ready.cells), len(ready.todo), device)
 
 
-def _tune(ready: Plan, listener: Listener) -> Plan:
+def _tune(ready: Plan, listener: Listener, signal: StopSignal) -> Plan:
     """Run the trials that are missing, and look the cells up that follow from them."""
     from regbench.store.writer import RunWriter
 
@@ -106,6 +107,7 @@ def _tune(ready: Plan, listener: Listener) -> Plan:
     todo = sum(study.pending for study in wanted)
     writer = RunWriter(trials.directory)
     executor = ready.executor(writer, (trials.metric,), listener)
+    executor.signal = signal
     listener(
         TuningStarted(
             ready.suite.name,

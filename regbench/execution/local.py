@@ -20,7 +20,7 @@ from regbench.evaluation.anchors import compute_anchors
 from regbench.evaluation.classifier import VERSION, Classifier, shape_of, train_classifier
 from regbench.evaluation.references import reference_numbers
 from regbench.execution.events import CellFinished, CellStarted, Listener
-from regbench.execution.interrupt import Stop
+from regbench.execution.interrupt import Stop, StopSignal
 from regbench.execution.planning import PlannedCell
 from regbench.modes import retained_memory, threads
 from regbench.plugins import Registry
@@ -50,6 +50,7 @@ class LocalExecutor:
         self.data_root = data_root
         self.emit = emit
         self.wishes = wishes or LaunchWishes()
+        self.signal = StopSignal()
         if self.wishes.deterministic:
             # Before the first product of the process, which may be the classifier's: cuBLAS reads it then.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -64,6 +65,7 @@ class LocalExecutor:
         """
         outcomes = {}
         for number, cell in enumerate(cells, first):
+            self.signal.check()
             title = cell.spec.title
             self.emit(CellStarted(title, number, cell.spec.training["epochs"]))
             started = time.monotonic()
@@ -98,6 +100,7 @@ class LocalExecutor:
                 replace=cell.replace,
                 remeasure=cell.state == "remeasure",
                 wishes=self.wishes,
+                signal=self.signal,
             )
 
     def _data(self, cell: PlannedCell, run: Run) -> CellData:
