@@ -43,6 +43,7 @@ from regbench.statistics.intervals import (
     t_interval,
     t_intervals,
 )
+from regbench.statistics.rerun import Agreement, Rerun, rerun_agreement, rerun_half_width
 from regbench.statistics.significance import (
     Alternative,
     holm,
@@ -57,6 +58,7 @@ from regbench.statistics.significance import (
 __all__ = [
     "ALPHA",
     "LEVEL",
+    "Agreement",
     "Alternative",
     "Better",
     "Bound",
@@ -66,6 +68,7 @@ __all__ = [
     "Interval",
     "Judgement",
     "PairedDifference",
+    "Rerun",
     "Side",
     "Verdict",
     "average_ranks",
@@ -83,6 +86,8 @@ __all__ = [
     "paired_difference",
     "paired_t_test",
     "pareto",
+    "rerun_agreement",
+    "rerun_half_width",
     "share_seeds",
     "sign_flip_test",
     "t_interval",
