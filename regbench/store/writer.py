@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from regbench.errors import LockedError, StoreError
+from regbench.store.claims import Claim, new_token
 from regbench.store.files import append_line, sha256, storage_errors, sync_directory, write_bytes, write_json
 from regbench.store.records import LOCK, SCHEMA, Run, attempt_number, classifier_file
 
@@ -33,19 +37,22 @@ class RunWriter:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory; raises ``LockedError`` at once where another process has it."""
-        file = self.path / ".lock"
+        file, holder = self.path / ".lock", self.path / ".lock.holder"
         lock = filelock.FileLock(file, timeout=0)
         with storage_errors(file):
             try:
                 lock.acquire()
             except filelock.Timeout as error:  # an OSError, too
                 raise LockedError(
-                    f"{self.path} is in use by another regbench process",
+                    f"{self.path} is in use by another regbench process{_held_by(holder)}",
                     hint="wait for it to end, or give this suite another [suite] name or --runs-dir",
                 ) from error
         try:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(holder, {"host": platform.node(), "pid": os.getpid(), "since": now})
             yield
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def write_lock(
@@ -73,8 +80,9 @@ class RunWriter:
         )
         return Run.open(self.path)
 
-    def cell(self, slug: str) -> CellWriter:
-        return CellWriter(self.path / "cells" / slug)
+    def cell(self, slug: str, token: str | None = None) -> CellWriter:
+        """A cell's directory. ``token``: of the claim that somebody else has taken for this attempt."""
+        return CellWriter(self.path / "cells" / slug, token)
 
     def write_anchors(self, dataset: str, anchors: Mapping[str, Any]) -> None:
         with storage_errors(self.path):
@@ -91,18 +99,25 @@ class RunWriter:
 
 
 class CellWriter:
-    """One cell's directory, opened for writing."""
+    """One cell's directory, opened for writing by one attempt."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, token: str | None = None) -> None:
+        """Without a ``token`` the first attempt takes the cell's claim; with one, it must be the claim's."""
         self.directory = directory
+        self.claim = Claim(directory, token or new_token())
+        self._claimed = token is not None
 
     def begin(self, key: Mapping[str, Any], provenance: Mapping[str, Any]) -> AttemptWriter:
-        """Start a new attempt, after those that are there already."""
+        """Start a new attempt, after those that are there already. Raises ``ClaimLost``."""
+        if not self._claimed:
+            self.claim.take()
+            self._claimed = True
+        self.claim.check()
         attempts = self.directory / "attempts"
         with storage_errors(attempts):
             attempts.mkdir(parents=True, exist_ok=True)
             number = 1 + max((attempt_number(path) for path in attempts.iterdir()), default=0)
-            directory = attempts / f"{number}-{uuid.uuid4().hex[:8]}"
+            directory = attempts / f"{number}-{self.claim.token}"
             directory.mkdir()
         if not (self.directory / "cell.json").exists():
             write_json(self.directory / "cell.json", dict(key))
@@ -112,6 +127,11 @@ class CellWriter:
     @property
     def result(self) -> Path:
         return self.directory / "result"
+
+    def attempt(self) -> AttemptWriter | None:
+        """The latest attempt under this claim, if any has begun: its process may be another one, or gone."""
+        found = sorted(self.directory.glob(f"attempts/*-{self.claim.token}"), key=attempt_number)
+        return AttemptWriter(self, found[-1]) if found else None
 
     def set_aside(self) -> None:
         """Move a result out of the way, to ``superseded/``; nothing is deleted."""
@@ -128,9 +148,21 @@ class AttemptWriter:
     def __init__(self, cell: CellWriter, directory: Path) -> None:
         self.cell = cell
         self.directory = directory
+        self._before = self._manifest()
+
+    def _manifest(self) -> bytes | None:
+        """What identifies the result that is there."""
+        try:
+            return (self.cell.result / "manifest.json").read_bytes()
+        except OSError:
+            return None
 
     def metrics(self, row: Mapping[str, Any]) -> None:
-        """Append one epoch's row; numbers that are not finite are written as text, so that it stays JSON."""
+        """Append one epoch's row; numbers that are not finite are written as text, so that it stays JSON.
+
+        Raises ``ClaimLost`` where the cell is another attempt's by now.
+        """
+        self.cell.claim.check()
         append_line(self.directory / "metrics.jsonl", json.dumps(finite(row), allow_nan=False))
 
     def log(self, text: str) -> None:
@@ -143,9 +175,11 @@ class AttemptWriter:
     def commit(self, files: Mapping[str, bytes], *, replace: bool = False) -> None:
         """Make the result visible: all of it or nothing.
 
-        With ``replace`` an earlier result is set aside first. Raises ``StoreError`` if another process has
-        committed this cell in the meantime; its result stays.
+        With ``replace`` the result that was there when the attempt began is set aside first. Raises ``ClaimLost``
+        if the cell is another attempt's by now, ``StoreError`` if one has committed it in the meantime; what is
+        there stays.
         """
+        self.cell.claim.check()
         temporary = self.cell.directory / f".result-{uuid.uuid4().hex[:8]}.tmp"
         try:
             with storage_errors(self.cell.result):
@@ -154,7 +188,8 @@ class AttemptWriter:
                 write_bytes(temporary / name, content)
             sums = {name: sha256(temporary / name) for name in files}
             write_json(temporary / "manifest.json", {"sha256": sums})
-            if replace and self.cell.result.exists():
+            self.cell.claim.check()  # writing may have taken its time
+            if replace and self.cell.result.exists() and self._manifest() == self._before:
                 self.cell.set_aside()
             self._rename(temporary)
         except BaseException:  # a signal, too, must leave no half of a result behind
@@ -174,6 +209,15 @@ class AttemptWriter:
                 ) from error
             with storage_errors(self.cell.result):
                 raise
+
+
+def _held_by(holder: Path) -> str:
+    """Who holds a lock, as far as that can be read; a lock is held without it, too."""
+    try:
+        by = json.loads(holder.read_bytes())
+        return f": process {by['pid']} on {by['host']}, since {by['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def finite(value: Any) -> Any:
