@@ -28,7 +28,7 @@ from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
 from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import EpochFinished, Listener
-from regbench.execution.interrupt import Stop, StopSignal
+from regbench.execution.interrupt import Stop, StopSignal, TimeLimit
 from regbench.model import Model, build_model
 from regbench.modes import forked
 from regbench.nets import NetShape, forward_flops
@@ -40,8 +40,6 @@ from regbench.suite.cells import CellSpec
 from regbench.training.launch import Launch, LaunchWishes, resolve_launch
 from regbench.training.stepper import AdamSettings
 from regbench.training.trainer import Trainer, TrainingSettings
-
-ENGINE = "local"
 
 
 def run_cell(
@@ -59,6 +57,7 @@ def run_cell(
     signal: StopSignal | None = None,
     checkpoints: CheckpointPolicy | None = None,
     fresh: bool = False,
+    engine: str = "local",
 ) -> Outcome:
     """Train and evaluate one cell and commit its result.
 
@@ -68,10 +67,12 @@ def run_cell(
     A failure of the cell ends in its outcome; only ``StoreError`` (disk), ``Stop`` (a signal) and
     ``ListenerFailed`` come through.
     """
-    facts = {"cell": spec.id, "engine": ENGINE, "spec": json.loads(spec.to_json()), **provenance(device)}
+    facts = {"cell": spec.id, "engine": engine, "spec": json.loads(spec.to_json()), **provenance(device)}
     attempt = writer.begin(spec.key(), facts)
     signal = signal or StopSignal()
-    work = _Work(spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes(), signal)
+    work = _Work(
+        spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes(), signal, engine
+    )
     try:
         with forked(device):
             files, measured = work.measure(writer.directory) if remeasure else work.run()
@@ -81,15 +82,20 @@ def run_cell(
     except (Stop, ListenerFailed) as stop:
         attempt.end("interrupted", str(stop), epoch=work.epoch)
         raise
+    except TimeLimit as limit:
+        attempt.end("timeout", str(limit), epoch=work.epoch, traceback=traceback.format_exc())
+        attempt.log(traceback.format_exc())
+        return Outcome("timeout", str(limit), {})
     except (Diverged, NotFinite) as error:
         attempt.end("diverged", str(error), epoch=work.epoch)
         return Outcome("diverged", str(error), {})
     except Exception as error:  # the cell's own failure: a plugin's bug, out of memory; others go on
         hint = f"; {error.hint}" if isinstance(error, RegbenchError) and error.hint else ""
         reason = f"{type(error).__name__}: {error}{hint}"
-        attempt.end("failed", reason, epoch=work.epoch, traceback=traceback.format_exc())
+        status = "oom" if out_of_memory(error) else "failed"
+        attempt.end(status, reason, epoch=work.epoch, traceback=traceback.format_exc())
         attempt.log(traceback.format_exc())
-        return Outcome("failed", reason, {})
+        return Outcome(status, reason, {})
     finally:
         del work  # the traceback of a failure must not keep the model alive
         if device.type == "cuda":
@@ -149,6 +155,13 @@ def step_flops(spec: CellSpec) -> float:
     return 3.0 * forward_flops(shape) * settings.batch_size
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the host had too little memory; on the host, torch says so in words only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 class ListenerFailed(BaseException):
     """Who listens to the events raised; no ``Exception``, as it is not the cell that failed."""
 
@@ -171,6 +184,7 @@ class _Work:
         emit: Listener,
         wishes: LaunchWishes,
         signal: StopSignal,
+        engine: str,
     ) -> None:
         self.spec = spec
         self.data = data
@@ -183,6 +197,7 @@ class _Work:
         self.attempt = attempt
         self.emit = emit
         self.signal = signal
+        self.engine = engine
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
         self.peak_memory = 0
@@ -334,7 +349,7 @@ class _Work:
                 "precision": settings.precision,
                 "launch": settings.launch.title,
                 "compile": settings.launch.compile_why,
-                "engine": ENGINE,
+                "engine": self.engine,
             },
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

@@ -15,8 +15,9 @@ from regbench.store.location import runs_dir as locate_runs
 if TYPE_CHECKING:
     import torch
 
-    from regbench.execution.local import LocalExecutor
+    from regbench.execution.interrupt import StopSignal
     from regbench.execution.planning import PlannedCell
+    from regbench.execution.serial import Runs
     from regbench.store.writer import RunWriter
     from regbench.suite.cells import CellSpec
     from regbench.suite.schema import Suite
@@ -74,12 +75,14 @@ class Plan:
 
         return tuple(study for study in self.studies if study.pending and wanted(study))
 
-    def executor(self, writer: RunWriter, metrics: Sequence[str], listener: Listener) -> LocalExecutor:
+    def runs(self, writer: RunWriter, metrics: Sequence[str], listener: Listener, signal: StopSignal) -> Runs:
         """What runs the cells, with all that was asked for."""
-        from regbench.execution.local import LocalExecutor
+        from regbench.execution.runner import CellRunner, How
+        from regbench.execution.serial import Serial
 
-        wishes = self.launch_wishes
-        return LocalExecutor(writer, self.registry, metrics, self.device, self.data_root, listener, wishes)
+        how = How(self.launch_wishes)
+        runner = CellRunner(writer, self.registry, metrics, self.device, self.data_root, how)
+        return Serial(runner, listener, signal)
 
     @property
     def launch_wishes(self) -> LaunchWishes:

@@ -17,7 +17,7 @@ from regbench.errors import CellsFailed, DataError, Interrupted, PluginError, Re
 from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, TuningStarted, ignore
 from regbench.resolve import Plan, load_plugins, load_suite, look_up, look_up_all, plan, trials_of
 from regbench.store.location import find_run, mark_last
-from regbench.store.records import CellRecord, Outcome, Run
+from regbench.store.records import FAILED, CellRecord, Outcome, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,17 +75,16 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     stopped: Stop | None = None
     with writer.locked():
         ready = look_up_all(ready)  # another process may have finished cells in the meantime
-        run = _write_lock(ready, writer)
+        _write_lock(ready, writer)
         mark_last(ready.run_dir)
-        executor = ready.executor(writer, ready.suite.metrics, listener)
         try:
             with stoppable() as signal:
-                executor.signal = signal
                 if ready.to_tune:
                     ready = _tune(ready, listener, signal)
-                    run = _write_lock(ready, writer)
+                    _write_lock(ready, writer)
                 listener(_started(ready))
-                outcomes = executor.run(ready.todo, run)
+                runs = ready.runs(writer, ready.suite.metrics, listener, signal)
+                outcomes = runs.run(ready.todo)
         except Stop as stop:
             stopped = stop
         except ListenerFailed as failed:
@@ -106,8 +105,7 @@ def _tune(ready: Plan, listener: Listener, signal: StopSignal) -> Plan:
     wanted = ready.to_tune
     todo = sum(study.pending for study in wanted)
     writer = RunWriter(trials.directory)
-    executor = ready.executor(writer, (trials.metric,), listener)
-    executor.signal = signal
+    runs = ready.runs(writer, (trials.metric,), listener, signal)
     listener(
         TuningStarted(
             ready.suite.name,
@@ -117,7 +115,7 @@ def _tune(ready: Plan, listener: Listener, signal: StopSignal) -> Plan:
             str(ready.device),
         )
     )
-    ran = {study.place: study for study in trials.run(wanted, executor, listener)}
+    ran = {study.place: study for study in trials.run(wanted, runs, listener)}
     return look_up(replace(ready, studies=tuple(ran.get(study.place, study) for study in ready.studies)))
 
 
@@ -129,7 +127,7 @@ def _conclude(
     # A cell that was run again and failed still has its earlier result: its outcome is what counts here.
     ended = [(cell, outcomes.get(cell.id) or cell.outcome_now) for cell in finished.cells]
     states = [outcome.status for _, outcome in ended]
-    failed = [(cell, outcome) for cell, outcome in ended if outcome.status in ("failed", "diverged")]
+    failed = [(cell, outcome) for cell, outcome in ended if outcome.status in FAILED]
     missing = states.count("missing") + states.count("interrupted")
     listener(SuiteFinished(states.count("done"), len(failed), missing, seconds))
     if stopped is not None:

@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 
 from regbench.errors import UsageError
+from regbench.execution.durations import seconds_in
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh])")
 _EPOCHS = re.compile(r"(\d{1,9})\s*epochs?")
 
 
@@ -31,8 +30,8 @@ class CheckpointPolicy:
             return cls(seconds=None)
         if (found := _EPOCHS.fullmatch(plain)) and int(found[1]) > 0:
             return cls(seconds=None, epochs=int(found[1]))
-        if (found := _TIME.fullmatch(plain)) and float(found[1]) > 0:
-            return cls(seconds=float(found[1]) * _UNITS[found[2]])
+        if (seconds := seconds_in(plain)) is not None:
+            return cls(seconds=seconds)
         raise UsageError(
             f"checkpoint interval {text[:40]!r}: expected a time like 90s, 5m or 2h, a number of epochs like "
             f"'10 epochs', or off"

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Literal
 
-StopLevel = Literal["", "epoch", "batch"]
-"""Go on; stop once the running epoch has ended; stop at the next batch."""
+from regbench.store.claims import StopLevel
+
 LEVELS: tuple[StopLevel, ...] = ("", "epoch", "batch")
 
 LOOK_EVERY_S = 1.0
@@ -28,6 +27,13 @@ class Stop(BaseException):
     def __init__(self, number: int, message: str = "stopped by a signal") -> None:
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+class TimeLimit(BaseException):
+    """Ends a cell that has taken longer than it may. No ``Exception``, for the same reason."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it was not finished after {seconds:g} s, its time limit")
 
 
 class StopSignal:

@@ -16,6 +16,8 @@ from regbench.suite.cells import CellSpec, canonical, without_source
 
 State = Literal["finished", "accepted", "diverged", "skipped", "waiting", "remeasure", "todo"]
 
+FORCED = "forced"
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
@@ -40,6 +42,11 @@ class PlannedCell:
     def ahead(self) -> bool:
         """The same, or that there will be once its settings are selected."""
         return self.todo or self.state == "waiting"
+
+    @property
+    def forced(self) -> bool:
+        """Whether it is run because that was asked for, whatever the store holds of it."""
+        return self.why == FORCED
 
     def skipped(self, why: str) -> PlannedCell:
         """The same cell, left alone this time."""
@@ -126,7 +133,7 @@ class Shelf:
         record = None if name is None else self._record(spec, self.cells / name)
         status = "missing" if record is None else record.status
         if matches(spec, self.force):
-            why, done = "forced", status == "done"
+            why, done = FORCED, status == "done"
             return PlannedCell(spec, name or spec.slug, spec.id, "todo", why, replace=done)
         if record is not None and status == "done":
             return self._finished(PlannedCell(spec, name or "", spec.id, "todo", ""), record)

@@ -19,7 +19,7 @@ from regbench.report.sections import build_sections
 from regbench.report.summary import summarise, tidy
 from regbench.report.tables import Table, tables_of
 from regbench.store.files import write_bytes
-from regbench.store.records import Run
+from regbench.store.records import FAILED, Run
 
 REPORTS = Path("reports")
 CAPTIONS = "captions.json"
@@ -124,7 +124,7 @@ def write_report(
 def _refuse_empty(run: Run) -> None:
     if any(cell.status == "done" for cell in run.cells):
         return
-    failed = next((cell for cell in run.cells if cell.status in ("failed", "diverged")), None)
+    failed = next((cell for cell in run.cells if cell.status in FAILED), None)
     example = f" ({failed.method}, seed {failed.seed}: {failed.outcome.get('reason', '')})" if failed else ""
     raise UsageError(
         f"nothing to report: none of the {len(run.cells)} cells of {run.path} is finished{example}",

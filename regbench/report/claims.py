@@ -31,7 +31,7 @@ from regbench.statistics import (
     paired_difference,
     within,
 )
-from regbench.store.records import Run
+from regbench.store.records import UNFINISHED, Run
 from regbench.suite.claims import KINDS, Claim, Difference, Equivalence, Margin, Monotone
 
 Says = Literal["matches", "not worse", "not better", "better", "worse", "differs"]
@@ -265,7 +265,7 @@ def _unfinished(rows: Mapping[str, _BySeed], dataset: str) -> str:
     """Which cells have no result, in words."""
     parts = []
     for method, cells in rows.items():
-        for status in ("failed", "diverged", "interrupted", "missing"):
+        for status in UNFINISHED:
             seeds = [str(seed) for seed, cell in cells.items() if cell["status"] == status]
             word = "not run yet" if status == "missing" else status
             if seeds:

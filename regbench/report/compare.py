@@ -22,7 +22,7 @@ from regbench.statistics import (
     t_interval,
     welch_t_test,
 )
-from regbench.store.records import Run
+from regbench.store.records import FAILED, Run
 
 Mark = Literal["~", "+", "-", "!", "*", "only in A", "only in B"]
 MARKS: dict[Mark, str] = {
@@ -34,7 +34,6 @@ MARKS: dict[Mark, str] = {
     "only in A": "B has nothing to compare",
     "only in B": "A has nothing to compare",
 }
-FAILED = ("failed", "diverged")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regbench.report.numbers import plain
-from regbench.store.records import CellRecord, Run, attempt_number, read_json
+from regbench.store.records import UNFINISHED, CellRecord, Run, attempt_number, read_json
 
 PRIVATE = ("cell", "command", "host", "started")
 """Parts of an attempt's record that differ from cell to cell, or that a published report should not tell."""
@@ -55,8 +55,7 @@ class Facts:
     def counts(self) -> dict[str, int]:
         """Cells by status; only those that occur."""
         found = [cell.status for cell in self.run.cells]
-        order = ("done", "failed", "diverged", "interrupted", "missing")
-        return {status: found.count(status) for status in order if status in found}
+        return {status: found.count(status) for status in ("done", *UNFINISHED) if status in found}
 
     @property
     def done(self) -> list[CellRecord]:

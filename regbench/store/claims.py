@@ -19,6 +19,7 @@ from regbench.store.records import read_json
 
 CLAIM = "claim.json"
 StopLevel = Literal["", "epoch", "batch"]
+"""Go on; stop once the running epoch has ended; stop at the next batch."""
 
 
 class ClaimLost(StoreError):

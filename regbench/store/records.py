@@ -28,7 +28,10 @@ from regbench.errors import StoreError
 SCHEMA = 1
 LOCK = "suite.lock.json"
 
-Status = Literal["done", "failed", "diverged", "interrupted", "missing"]
+Status = Literal["done", "failed", "diverged", "oom", "timeout", "interrupted", "missing"]
+FAILED: tuple[Status, ...] = ("failed", "diverged", "oom", "timeout")
+"""Ends without a result that are the cell's own: an error, a loss that is not finite, too little memory, too slow."""
+UNFINISHED: tuple[Status, ...] = (*FAILED, "interrupted", "missing")
 
 
 def read_json(path: Path) -> Any:

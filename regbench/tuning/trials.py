@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from regbench.execution.events import Listener, StudyFinished
-from regbench.execution.local import LocalExecutor
 from regbench.execution.planning import PlannedCell, Shelf
-from regbench.store.records import CellRecord, Outcome, Run
+from regbench.execution.serial import Runs
+from regbench.store.records import CellRecord, Outcome
 from regbench.suite.cells import CellSpec
 from regbench.tuning.study import Study, Trial, TrialState, follow
 
@@ -44,7 +44,7 @@ class Trials:
         record = CellRecord(cell.id, spec.method, spec.dataset, spec.seed, {}, self.shelf.cells / cell.slug)
         if cell.state in ("finished", "accepted"):
             outcome = Outcome("done", "", record.result["metrics"]["mean"])
-        elif cell.state == "diverged" or (record.status == "failed" and cell.why != "forced"):
+        elif cell.state == "diverged" or (record.status == "failed" and not cell.forced):
             outcome = record.outcome_now
         else:
             return None
@@ -60,15 +60,14 @@ class Trials:
         """The study as far as the store knows its trials; nothing is run."""
         return follow(study, self.known)
 
-    def run(self, studies: Sequence[Study], executor: LocalExecutor, emit: Listener) -> tuple[Study, ...]:
-        """Run the trials that are missing, study by study. What the executor raises comes through."""
-        home = Run(self.directory, {}, (), (), ())
+    def run(self, studies: Sequence[Study], runs: Runs, emit: Listener) -> tuple[Study, ...]:
+        """Run the trials that are missing, study by study. What ``runs`` raises comes through."""
         finished = []
         for study in studies:
             ran = len(self._ran)
 
             def answer(number: int, values: Mapping[str, Any], spec: CellSpec) -> Trial | None:
-                return self.known(number, values, spec) or self._run(number, values, spec, executor, home)
+                return self.known(number, values, spec) or self._run(number, values, spec, runs)
 
             study = follow(study, answer)
             if len(self._ran) > ran:
@@ -76,11 +75,9 @@ class Trials:
             finished.append(study)
         return tuple(finished)
 
-    def _run(
-        self, number: int, values: Mapping[str, Any], spec: CellSpec, executor: LocalExecutor, home: Run
-    ) -> Trial:
+    def _run(self, number: int, values: Mapping[str, Any], spec: CellSpec, runs: Runs) -> Trial:
         cell = self.shelf.look_up(spec)
-        outcome = executor.run([cell], home, first=len(self._ran) + 1)[cell.id]
+        outcome = runs.run([cell], first=len(self._ran) + 1)[cell.id]
         self._ran[spec.id] = cell.slug, outcome
         return self._trial(number, values, cell.slug, outcome)
 

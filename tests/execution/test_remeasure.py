@@ -13,7 +13,7 @@ import torch
 import regbench
 from regbench import cell as cell_module
 from regbench.evaluation import EVALUATION
-from regbench.execution import local
+from regbench.execution import runner
 from regbench.store.records import CellRecord, Run
 from regbench.training.trainer import Trainer
 from tests.execution.suites import AE, write_suite
@@ -107,7 +107,7 @@ def test_the_classifier_is_trained_once_and_kept_with_its_checksum(
     weights = place / "runs" / "tiny" / "derived" / "classifier" / "digits.pt"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == first["sha256"]
     with monkeypatch.context() as patch:
-        patch.setattr(local, "train_classifier", never)
+        patch.setattr(runner, "train_classifier", never)
         again = run(place, AE + PROTO)
     assert again.classifier("digits") == first
     assert again.cells[1].result["classifier"]["sha256"] == first["sha256"]

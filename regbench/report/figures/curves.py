@@ -14,7 +14,7 @@ from regbench.report.figures.charts import draw_band, epoch_axis, legend, log_ax
 from regbench.report.figures.choose import SelectiveFigure
 from regbench.report.figures.series import Value, band, evaluated, series
 from regbench.report.style import WIDTH, Look, slug
-from regbench.store.records import CellRecord, Run
+from regbench.store.records import FAILED, CellRecord, Run
 
 PANELS = {"test_mse": "Test images", "train_mse": "Training images"}
 ANCHORS = {"mean_image_mse": "mean image", "pca_mse": "PCA"}
@@ -81,7 +81,7 @@ def _draw_unfinished(ax: Axes, cell: CellRecord, value: Value, look: Look) -> li
     if found:
         epochs, levels = [*found], [*found.values()]
         ax.plot(epochs, levels, color=look.color, linestyle=look.line, linewidth=0.6)
-        if cell.status in ("diverged", "failed"):
+        if cell.status in FAILED:
             ax.plot(epochs[-1], levels[-1], "x", color=look.color, markersize=4)
     return [*found.values()]
 

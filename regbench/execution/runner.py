@@ -1,15 +1,15 @@
-"""Running cells one after another in this process."""
+"""Running one cell in this process: its data set, its judge, its training. Serial runs and workers do the same."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from regbench.assess import CellData
@@ -19,19 +19,50 @@ from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
 from regbench.evaluation.classifier import VERSION, Classifier, shape_of, train_classifier
 from regbench.evaluation.references import reference_numbers
-from regbench.execution.events import CellFinished, CellStarted, Listener
-from regbench.execution.interrupt import Stop, StopSignal
+from regbench.execution.checkpoint_policy import CheckpointPolicy
+from regbench.execution.events import Listener
+from regbench.execution.interrupt import StopSignal
 from regbench.execution.planning import PlannedCell
 from regbench.modes import retained_memory, threads
 from regbench.plugins import Registry
+from regbench.store.files import storage_errors
 from regbench.store.records import Outcome, Run, classifier_file
-from regbench.store.writer import RunWriter
+from regbench.store.writer import CellWriter, RunWriter
 from regbench.suite.cells import CellSpec, dataset_of
 from regbench.training.launch import LaunchWishes
 
 
-class LocalExecutor:
-    """Runs the cells of one suite in order. A cell that fails does not stop the others."""
+@dataclass(frozen=True)
+class How:
+    """What was asked for besides the suite, for all cells of a run."""
+
+    launch: LaunchWishes = LaunchWishes()
+    checkpoints: CheckpointPolicy | None = None
+    engine: str = "local"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done with one cell."""
+
+    spec: CellSpec
+    writer: CellWriter
+    replace: bool = False
+    """A result is there; it is set aside once the new one is complete."""
+    remeasure: bool = False
+    """Evaluate the weights of that result, and train nothing."""
+    fresh: bool = False
+    """Start from the beginning, whatever checkpoints there are."""
+
+    @classmethod
+    def of(cls, cell: PlannedCell, writer: RunWriter) -> Task:
+        """A planned cell, to be tried by this process itself."""
+        own = writer.cell(cell.slug)
+        return cls(cell.spec, own, cell.replace, cell.state == "remeasure", cell.forced)
+
+
+class CellRunner:
+    """Runs cells of one run directory, and keeps what they share: the data set, its judge."""
 
     def __init__(
         self,
@@ -40,82 +71,72 @@ class LocalExecutor:
         metrics: Sequence[str],
         device: torch.device,
         data_root: Path,
-        emit: Listener,
-        wishes: LaunchWishes | None = None,
+        how: How,
     ) -> None:
         self.writer = writer
         self.registry = registry
         self.metrics = metrics
         self.device = device
         self.data_root = data_root
-        self.emit = emit
-        self.wishes = wishes or LaunchWishes()
-        self.signal = StopSignal()
-        if self.wishes.deterministic:
+        self.how = how
+        if how.launch.deterministic:
             # Before the first product of the process, which may be the classifier's: cuBLAS reads it then.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._held: tuple[Any, CellData] | None = None
         self._anchored: set[str] = set()
 
-    def run(self, cells: Sequence[PlannedCell], run: Run, first: int = 1) -> dict[str, Outcome]:
-        """Run ``cells``, which are all to do, and return their outcomes by id.
+    def run(self, task: Task, emit: Listener, signal: StopSignal) -> Outcome:
+        """Run a cell and return how it ended.
 
-        ``run`` is their suite's directory as it stands; ``first`` is the first cell's number. Raises ``DataError`` or
-        ``StoreError`` where nothing more can be done, ``Stop`` on a signal.
+        Raises ``RegbenchError`` where it could not be begun or the disk failed, ``Stop`` where it was asked to.
         """
-        outcomes = {}
-        for number, cell in enumerate(cells, first):
-            self.signal.check()
-            title = cell.spec.title
-            self.emit(CellStarted(title, number, cell.spec.training["epochs"]))
-            started = time.monotonic()
-            try:
-                outcome = self._run_one(cell, run)
-            except Stop as stop:
-                self._finished(cell, number, started, Outcome("interrupted", str(stop), {}))
-                raise
-            except RegbenchError as error:
-                self._finished(cell, number, started, Outcome("failed", str(error), {}))
-                raise
-            self._finished(cell, number, started, outcome)
-            outcomes[cell.id] = outcome
-        return outcomes
-
-    def _finished(self, cell: PlannedCell, number: int, started: float, outcome: Outcome) -> None:
-        seconds = time.monotonic() - started
-        title = cell.spec.title
-        self.emit(CellFinished(title, number, outcome.status, outcome.reason, seconds, outcome.metrics))
-
-    def _run_one(self, cell: PlannedCell, run: Run) -> Outcome:
-        data = self._data(cell, run)
-        with threads(self.device, step_flops(cell.spec)), retained_memory(self.device):
+        data = self._data(task.spec)
+        with threads(self.device, step_flops(task.spec)), retained_memory(self.device):
             return run_cell(
-                cell.spec,
+                task.spec,
                 data,
                 self.metrics,
                 self.registry,
                 self.device,
-                self.writer.cell(cell.slug),
-                self.emit,
-                replace=cell.replace,
-                remeasure=cell.state == "remeasure",
-                wishes=self.wishes,
-                signal=self.signal,
+                task.writer,
+                emit,
+                replace=task.replace,
+                remeasure=task.remeasure,
+                wishes=self.how.launch,
+                signal=signal,
+                checkpoints=self.how.checkpoints,
+                fresh=task.fresh,
+                engine=self.how.engine,
             )
 
-    def _data(self, cell: PlannedCell, run: Run) -> CellData:
+    def release(self) -> None:
+        """Let go of the data set and of the device's memory: for a cell that had too little."""
+        self._held = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _data(self, spec: CellSpec) -> CellData:
         """The cell's data set on the device; the last one is kept, as a suite's cells come data set by data set."""
-        spec = cell.spec
         subset = spec.training["train_subset"]
         images = (spec.train_images, spec.test_images, spec.phase)
         wanted = (spec.dataset_name, spec.dataset_options, *images, subset)
         if self._held is None or self._held[0] != wanted:
             self._held = None  # lets go of the old set before the new one comes
             self._held = (wanted, self._load(spec, subset))
-        self._anchors(cell, run, self._held[1])
-        if self._held[1].classifier is None:
-            self._held = (wanted, self._held[1].judged_by(self._classifier(cell, run, self._held[1])))
-        return self._held[1]
+        data = self._held[1]
+        with self._alone(spec.dataset):
+            self._anchors(spec, data)
+            if data.classifier is None:
+                data = data.judged_by(self._classifier(spec, data))
+                self._held = (wanted, data)
+        return data
+
+    def _alone(self, dataset: str) -> filelock.BaseFileLock:
+        """Held while a data set's anchors and classifier are looked for and made: once, whoever comes first."""
+        directory = self.writer.path / "derived"
+        with storage_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(directory / f".{dataset}.lock")
 
     def _load(self, spec: CellSpec, train_subset: int) -> CellData:
         try:
@@ -132,29 +153,31 @@ class LocalExecutor:
                 hint="regbench data check tries it by itself",
             ) from error
 
-    def _anchors(self, cell: PlannedCell, run: Run, data: CellData) -> None:
+    @property
+    def _home(self) -> Run:
+        return Run(self.writer.path, {}, (), (), ())
+
+    def _anchors(self, spec: CellSpec, data: CellData) -> None:
         """Compute the data set's anchors once, and again where the data set or the latent size has changed."""
-        spec = cell.spec
         basis = {**spec.key()["dataset"], "latent": spec.model["latent"]}
-        known = run.anchors(spec.dataset)
+        known = self._home.anchors(spec.dataset)
         if known is not None and (known["basis"] == basis or spec.dataset in self._anchored):
             return
         anchors = compute_anchors(data.split.train, data.split.test, spec.model["latent"])
         self.writer.write_anchors(spec.dataset, {**anchors.as_dict(), "basis": basis})
         self._anchored.add(spec.dataset)
 
-    def _classifier(self, cell: PlannedCell, run: Run, data: CellData) -> Classifier | None:
+    def _classifier(self, spec: CellSpec, data: CellData) -> Classifier | None:
         """The data set's classifier: that of the run where its basis is the same, else one trained now.
 
         ``None`` for data sets without classes, and for the trials of tuning, whose test images are others.
         """
-        spec = cell.spec
         if not data.split.classes or spec.phase == "trial":
             return None
         basis = {"dataset": spec.key()["dataset"], "version": VERSION}
-        known = run.classifier(spec.dataset)
+        known = self._home.classifier(spec.dataset)
         if known is not None and known["basis"] == basis:
-            weights = classifier_file(run.path, spec.dataset, "pt")
+            weights = classifier_file(self.writer.path, spec.dataset, "pt")
             content = weights.read_bytes() if weights.is_file() else b""
             if hashlib.sha256(content).hexdigest() == known["sha256"]:
                 return Classifier.load(content, shape_of(data.split), self.device)
