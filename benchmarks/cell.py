@@ -37,9 +37,9 @@ def watched(trainer: Trainer) -> Trainer:
     """The same trainer; an epoch that waits for the device raises."""
     run: Callable[..., None] = trainer.loop.run
 
-    def never_waiting(*args: Any) -> None:
+    def never_waiting(*args: Any, **settings: Any) -> None:
         with no_waiting(trainer.device):
-            run(*args)
+            run(*args, **settings)
 
     trainer.loop.run = never_waiting  # type: ignore[method-assign]
     return trainer

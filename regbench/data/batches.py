@@ -60,9 +60,9 @@ class Batches:
         """Number of images."""
         return len(self._images_NCHW)
 
-    def epoch(self, seed: int, epoch: int, batch_size: int) -> Iterator[Tensor]:
-        """The batches of one epoch, in the order of :func:`epoch_order`."""
-        return self._gather_each(epoch_order(seed, epoch, len(self), batch_size).unbind())
+    def epoch(self, seed: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Tensor]:
+        """The batches of one epoch, from number ``first`` on, in the order of :func:`epoch_order`."""
+        return self._gather_each(epoch_order(seed, epoch, len(self), batch_size)[first:].unbind())
 
     def sequential(self, batch_size: int) -> Iterator[Tensor]:
         """All images in their order; the last batch may be smaller."""

@@ -23,6 +23,9 @@ from regbench.training.discover import untouched
 from regbench.training.meter import Meter
 from regbench.training.stepper import WARMUP, Stepper
 
+Pause = Callable[[], bool]
+"""Looked at before every batch; where it says yes, the loop returns."""
+
 REHEARSED_BATCHES = 3
 """Batches made before a capture, for what happens only at first: compilation, choice of kernels, workspaces."""
 
@@ -37,6 +40,8 @@ class Loop(ABC):
         self.steps = len(batches) // batch_size
         self.meter = Meter()
         self.phase = ""
+        self.done = 0
+        """Batches of the epoch that have been made, or launched."""
 
     def prepare(self, phase: str) -> None:
         """Make ready for epochs of ``phase``: all that takes time only once. Weights and random streams stay."""
@@ -53,8 +58,22 @@ class Loop(ABC):
     def _prepare(self, phase: str) -> None: ...
 
     @abstractmethod
-    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
-        """Train on the batches of one epoch; ``progress_S`` is ``model.progress`` at each of them, float32."""
+    def run(
+        self, seed: int, epoch: int, progress_S: Tensor, first: int = 0, pause: Pause | None = None
+    ) -> None:
+        """Train on the batches of one epoch; ``progress_S`` is ``model.progress`` at each of them, float32.
+
+        ``first``: the batch to begin with, as the meter has the earlier ones. At least one batch is made before
+        ``pause`` is asked; ``done`` tells how far the loop came.
+        """
+
+    def _begin(self, first: int) -> None:
+        self.done = first
+        if not first:
+            self.meter.reset()
+
+    def _paused(self, first: int, pause: Pause | None) -> bool:
+        return pause is not None and self.done > first and pause()
 
     def _step(self, phase: str, x_BCHW: Tensor) -> None:
         if phase == WARMUP:
@@ -80,12 +99,17 @@ class EagerLoop(Loop):
             with untouched(self.stepper.model, self.stepper.optimizers.values()):
                 self._step(phase, next(self.batches.epoch(0, 0, self.batch_size)))
 
-    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
-        self.meter.reset()
+    def run(
+        self, seed: int, epoch: int, progress_S: Tensor, first: int = 0, pause: Pause | None = None
+    ) -> None:
+        self._begin(first)
         points = progress_S.tolist()
-        for step, x_BCHW in enumerate(self.batches.epoch(seed, epoch, self.batch_size)):
-            self.stepper.model.progress.fill_(points[step])
+        for x_BCHW in self.batches.epoch(seed, epoch, self.batch_size, first):
+            if self._paused(first, pause):
+                return
+            self.stepper.model.progress.fill_(points[self.done])
             self._step(self.phase, x_BCHW)
+            self.done += 1
 
 
 Replay = Callable[[], object]
@@ -146,19 +170,25 @@ class GraphLoop(Loop):
         self._step(phase, x_BCHW)
         self._number += 1
 
-    def run(self, seed: int, epoch: int, progress_S: Tensor) -> None:
+    def run(
+        self, seed: int, epoch: int, progress_S: Tensor, first: int = 0, pause: Pause | None = None
+    ) -> None:
         assert self._replay is not None, "prepare() comes first"
-        self.meter.reset()
-        self._number.zero_()
+        self._begin(first)
+        self._number.fill_(first)
         self._send(progress_S, self._progress_S)
         if self._x_BCHW is None:
             self._send(epoch_order(seed, epoch, len(self.batches), self.batch_size), self._order_SB)
-            for _ in range(self.steps):
+            while self.done < self.steps and not self._paused(first, pause):
                 self._replay()
+                self.done += 1
         else:
-            for x_BCHW in self.batches.epoch(seed, epoch, self.batch_size):
+            for x_BCHW in self.batches.epoch(seed, epoch, self.batch_size, first):
+                if self._paused(first, pause):
+                    return
                 self._x_BCHW.copy_(x_BCHW)
                 self._replay()
+                self.done += 1
 
     def _send(self, source: Tensor, target: Tensor) -> None:
         """Copy from the host without waiting for the device: pageable memory would be waited for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,3 +81,22 @@ class Meter:
         for (group, name), value in zip(self._names[1], maxima, strict=True):
             read.setdefault(group, {})[name] = value
         return read
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of what has been recorded since the last ``reset``; empty before the first batch."""
+        if self._names is None:
+            return {}
+        names = [[list(key) for key in part] for part in self._names]
+        return {"names": names, "sums": self._sums.clone(), "maxima": self._maxima.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from there, in the buffers that are in use. Raises ``ValueError`` for other names than theirs."""
+        if not state:
+            return
+        means, maxima = (tuple((group, name) for group, name in part) for part in state["names"])
+        if self._names is None:
+            self._begin((means, maxima), device)
+        elif self._names != (means, maxima):
+            raise ValueError(f"recorded {state['names']}, expected {self._names}")
+        self._sums.copy_(state["sums"])
+        self._maxima.copy_(state["maxima"])

@@ -22,6 +22,9 @@ from regbench.training.precision import Precision, autocast
 WARMUP = "warmup"
 """Name of the warm-up's update, and of its Adam where no method's Adam can serve."""
 
+_LAUNCHED = ("fused", "capturable", "foreach")
+"""Settings of an Adam that belong to the device and the way of launching, not to the training."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdamSettings:
@@ -164,8 +167,12 @@ class Stepper:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over moments and settings; how an Adam is launched stays as it is here."""
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[name])
+            own = [{key: group[key] for key in _LAUNCHED} for group in optimizer.param_groups]
+            saved = state[name]
+            groups = [{**group, **kept} for group, kept in zip(saved["param_groups"], own, strict=True)]
+            optimizer.load_state_dict({**saved, "param_groups": groups})
 
 
 def _override(optimizer: torch.optim.Adam, override: AdamOptions) -> None:

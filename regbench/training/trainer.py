@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ from regbench.modes import (
 )
 from regbench.seeding import derive
 from regbench.training.launch import Launch
-from regbench.training.loop import EagerLoop, GraphLoop, Loop
+from regbench.training.loop import EagerLoop, GraphLoop, Loop, Pause
+from regbench.training.noise import noise_state, restore_noise, seed_noise
 from regbench.training.precision import Precision
 from regbench.training.stepper import WARMUP, AdamSettings, Stepper
 
@@ -47,7 +48,8 @@ class TrainingSettings:
 class Trainer:
     """Trains one model; ``run_epoch`` is called with 1, 2, ... up to ``settings.epochs``.
 
-    Batch orders and noise are pure functions of (seed, epoch), so an epoch may be run again from its start.
+    Batch orders and noise are pure functions of (seed, epoch), so an epoch may be run again from its start. Between
+    two batches of an epoch the state holds the random streams and what the meter has recorded, too.
     """
 
     def __init__(self, model: Model, batches: Batches, settings: TrainingSettings, seed: int) -> None:
@@ -56,6 +58,8 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.optimizer_steps = 0
+        self._under_way: Mapping[str, Any] | None = None
+        """State of an epoch that was paused."""
         self.device = model.progress.device
         launch = settings.launch
         model.train()
@@ -75,23 +79,64 @@ class Trainer:
         """``warmup`` or ``regularized``."""
         return WARMUP if epoch <= self.settings.warmup else "regularized"
 
-    def run_epoch(self, epoch: int) -> dict[str, Any]:
+    @property
+    def batch(self) -> int:
+        """Batches of the next epoch that have been made already; more than 0 only after a pause."""
+        return 0 if self._under_way is None else int(self._under_way["batch"])
+
+    @overload
+    def run_epoch(self, epoch: int) -> dict[str, Any]: ...
+
+    @overload
+    def run_epoch(self, epoch: int, pause: Pause) -> dict[str, Any] | None: ...
+
+    def run_epoch(self, epoch: int, pause: Pause | None = None) -> dict[str, Any] | None:
         """Train one epoch and return its row: epoch, phase, losses, log, log_max, seconds, setup_seconds.
 
         ``setup_seconds`` went into compilation and capture, once per phase, before the epoch was timed.
 
+        ``pause`` is asked before each batch; where it says yes, the epoch is left there, and ``None`` is returned.
+        :meth:`state_dict` then has all to go on from that batch, here or elsewhere, by calling this again.
+
         Raises :class:`regbench.errors.Diverged` if any recorded value is not finite; its ``row`` is attached.
         """
-        phase = self.phase(epoch)
+        phase, paused = self.phase(epoch), self._under_way
         with self._modes(phase):
-            if epoch == self.settings.warmup + 1:
+            if paused is None and epoch == self.settings.warmup + 1:
                 self._begin_regularization()
             made_ready = self._timed(lambda: self.loop.prepare(phase))
-            _seed_noise(derive(self.seed, "noise", epoch))
-            seconds = self._timed(lambda: self.loop.run(self.seed, epoch, self._progress(epoch)))
-            read = self.loop.meter.read()
-        per_batch = 1 if phase == WARMUP else self.stepper.steps_per_batch
-        self.optimizer_steps += self.loop.steps * per_batch
+            self._enter(epoch)
+            first, progress_S = self.batch, self._progress(epoch)
+            seconds = self._timed(lambda: self.loop.run(self.seed, epoch, progress_S, first, pause))
+        if paused is not None:
+            made_ready, seconds = made_ready + paused["setup_seconds"], seconds + paused["seconds"]
+        if self.loop.done < self.loop.steps:
+            self._under_way = {
+                "epoch": epoch,
+                "batch": self.loop.done,
+                "seconds": seconds,
+                "setup_seconds": made_ready,
+                "meter": self.loop.meter.state_dict(),
+                "noise": noise_state(self.device),
+            }
+            return None
+        self._under_way = None
+        self.optimizer_steps += self.loop.steps * (1 if phase == WARMUP else self.stepper.steps_per_batch)
+        return self._row(epoch, phase, seconds, made_ready)
+
+    def _enter(self, epoch: int) -> None:
+        """Set random streams and meter for the epoch's first batch, or for the one that it was left at."""
+        left = self._under_way
+        if left is None:
+            seed_noise(derive(self.seed, "noise", epoch))
+            return
+        if left["epoch"] != epoch:
+            raise ValueError(f"epoch {left['epoch']} is under way, not {epoch}")
+        self.loop.meter.load_state_dict(left["meter"], self.device)
+        restore_noise(left["noise"], self.device, derive(self.seed, "noise", epoch, left["batch"]))
+
+    def _row(self, epoch: int, phase: str, seconds: float, made_ready: float) -> dict[str, Any]:
+        read = self.loop.meter.read()
         row: dict[str, Any] = {
             "epoch": epoch,
             "phase": phase,
@@ -145,7 +190,7 @@ class Trainer:
 
     def _begin_regularization(self) -> None:
         self.stepper.begin_regularization()
-        _seed_noise(derive(self.seed, "regularization-start"))
+        seed_noise(derive(self.seed, "regularization-start"))
         with torch.no_grad():
             self.model.regularizer.on_regularization_start(self.model, self._set_up_batches())
 
@@ -153,19 +198,18 @@ class Trainer:
         yield from self.batches.sequential(self.settings.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on, besides (seed, epoch)."""
+        """All that the rest of the training depends on, besides the seed and the number of the next epoch."""
         return {
             "model": self.model.state_dict(),
             "optimizers": self.stepper.state_dict(),
             "optimizer_steps": self.optimizer_steps,
+            "under_way": self._under_way,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another trainer of the same cell was; after an exception this one is of no use any more."""
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["optimizers"])
         self.loop.forget()
         self.optimizer_steps = state["optimizer_steps"]
-
-
-def _seed_noise(seed: int) -> None:
-    torch.manual_seed(seed)
+        self._under_way = state["under_way"]

@@ -149,9 +149,9 @@ def test_graphs_on_a_gpu(name: str, options: dict[str, Any], deterministic: bool
         trainer = Trainer(model, Batches(pictures(), device), settings, 3)
         inner = trainer.loop.run
 
-        def watched(seed: int, epoch: int, progress_S: Tensor) -> None:
+        def watched(*args: Any, **settings: Any) -> None:
             with no_waiting(device):
-                inner(seed, epoch, progress_S)
+                inner(*args, **settings)
 
         trainer.loop.run = watched  # type: ignore[method-assign]
         run(trainer)
