@@ -47,9 +47,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """All tests, the examples of the documentation among them."""
+    """All tests, the examples of the documentation among them, side by side; ``-- -n 0`` for one after the other."""
     python = project_python(session, "test")
-    session.run(python, "-m", "pytest", *session.posargs, external=True)
+    # Nets in tests are tiny: a thread each, or workers wait for each other's.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    side_by_side = ("-n", "auto", "--dist", "worksteal")
+    session.run(python, "-m", "pytest", *side_by_side, *session.posargs, external=True, env=threads)
 
 
 @nox.session(venv_backend="none")

@@ -80,7 +80,10 @@ def test_a_whole_training_is_scaled_to_its_epochs() -> None:
 def test_a_profile_names_the_operations_and_their_shares() -> None:
     arena = Arena.make(TINY_SHAPES["cifar"], 32, 16, torch.device("cpu"))
     rows = shares("ProtoVAE K=50", arena, compile=False).rows
-    assert "aten::convolution_backward" in [name for name, *_ in rows[:3]]
+    # Two batches: an autoencoder's 7 convolutions once, the encoder's 3 twice more.
+    assert {name: calls for name, calls, *_ in rows}["aten::convolution_backward"] == str(2 * (7 + 2 * 3))
+    spent = [float(milliseconds) for _, _, milliseconds, _ in rows]
+    assert spent == sorted(spent, reverse=True)
     assert 0.5 < sum(float(share.rstrip("%")) for *_, share in rows) / 100 <= 1.001
 
 
