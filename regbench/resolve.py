@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import Listener
+from regbench.execution.placement import Placement
 from regbench.names import remember
 from regbench.plugins import Registry, registry
 from regbench.store.location import runs_dir as locate_runs
@@ -15,7 +17,9 @@ from regbench.store.location import runs_dir as locate_runs
 if TYPE_CHECKING:
     import torch
 
+    from regbench.engines.base import Engine, Resources
     from regbench.execution.interrupt import StopSignal
+    from regbench.execution.job import Site
     from regbench.execution.planning import PlannedCell
     from regbench.execution.serial import Runs
     from regbench.store.writer import RunWriter
@@ -25,7 +29,32 @@ if TYPE_CHECKING:
     from regbench.tuning.study import Study
     from regbench.tuning.trials import Trials
 
-KINDS = ("regularizers", "datasets", "metrics", "figures")
+KINDS = ("regularizers", "datasets", "metrics", "figures", "engines")
+
+
+class Asked(TypedDict, total=False):
+    """What may be asked for besides the suite: keywords of :func:`plan` and :func:`regbench.run`."""
+
+    device: str
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    runs_dir: Path | None
+    data_dir: Path | None
+    plugins: Sequence[Path | str]
+    """Python files with plugins of your own."""
+    force: Sequence[str]
+    """Patterns of cells to run again, from their beginning."""
+    only: Sequence[str]
+    """Patterns of the cells to run; the others are left alone."""
+    accept_stale: bool
+    """Keep results whose plugin's code has changed since."""
+    eager: bool
+    """Neither CUDA graphs nor compilation."""
+    deterministic: bool
+    """The same bits each time on the same GPU."""
+    checkpoints: str
+    """How often a training is saved: ``5m``, ``10 epochs``, ``off``."""
+    placement: Placement
+    """Where cells run: in this process, or through an engine."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +65,24 @@ class Wishes:
     only: tuple[str, ...] = ()
     accept_stale: bool = False
     eager: bool = False
-    """Neither CUDA graphs nor compilation."""
     deterministic: bool = False
+    checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    placement: Placement = field(default_factory=Placement)
+    plugins: tuple[str, ...] = ()
+    """Absolute paths: workers load them, too."""
+
+    @classmethod
+    def of(cls, asked: Asked) -> Wishes:
+        return cls(
+            force=tuple(asked.get("force", ())),
+            only=tuple(asked.get("only", ())),
+            accept_stale=asked.get("accept_stale", False),
+            eager=asked.get("eager", False),
+            deterministic=asked.get("deterministic", False),
+            checkpoints=CheckpointPolicy.parse(asked.get("checkpoints", "5m")),
+            placement=asked.get("placement", Placement()).checked(),
+            plugins=tuple(str(Path(file).resolve()) for file in asked.get("plugins", ())),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,14 +120,46 @@ class Plan:
 
         return tuple(study for study in self.studies if study.pending and wanted(study))
 
-    def runs(self, writer: RunWriter, metrics: Sequence[str], listener: Listener, signal: StopSignal) -> Runs:
-        """What runs the cells, with all that was asked for."""
-        from regbench.execution.runner import CellRunner, How
-        from regbench.execution.serial import Serial
+    def runs(
+        self,
+        writer: RunWriter,
+        metrics: Sequence[str],
+        listener: Listener,
+        signal: StopSignal,
+        engine: Engine | None,
+    ) -> Runs:
+        """What runs the cells, with all that was asked for; without an engine in this process."""
+        if engine is None:
+            from regbench.execution.runner import CellRunner, How
+            from regbench.execution.serial import Serial
 
-        how = How(self.launch_wishes)
-        runner = CellRunner(writer, self.registry, metrics, self.device, self.data_root, how)
-        return Serial(runner, listener, signal)
+            how = How(self.launch_wishes, self.wishes.checkpoints)
+            runner = CellRunner(writer, self.registry, metrics, self.device, self.data_root, how)
+            return Serial(runner, listener, signal)
+        from regbench.execution.placement import resources
+        from regbench.execution.scheduler import Scheduler
+
+        needs = resources(self.wishes.placement, engine, self.device.type)
+        site = self._site(writer.path, metrics, needs)
+        return Scheduler(engine, writer, self.registry, site, needs, listener, signal)
+
+    def _site(self, run: Path, metrics: Sequence[str], needs: Resources) -> Site:
+        from regbench.execution.job import Site
+
+        wishes = self.wishes
+        return Site(
+            run=str(run.resolve()),
+            plugins=wishes.plugins,
+            metrics=tuple(metrics),
+            data_root=str(self.data_root.resolve()),
+            device=str(self.device),
+            engine=wishes.placement.name,
+            eager=wishes.eager,
+            deterministic=wishes.deterministic,
+            checkpoints=str(wishes.checkpoints),
+            limit=wishes.placement.limit,
+            threads=needs.cpus,
+        )
 
     @property
     def launch_wishes(self) -> LaunchWishes:
@@ -107,37 +184,27 @@ def load_suite(path: Path | str, *, plugins: Sequence[Path | str] = ()) -> Suite
     return load(path, load_plugins(plugins))
 
 
-def plan(
-    suite: Path | str,
-    *,
-    device: str = "auto",
-    runs_dir: Path | None = None,
-    data_dir: Path | None = None,
-    plugins: Sequence[Path | str] = (),
-    force: Sequence[str] = (),
-    only: Sequence[str] = (),
-    accept_stale: bool = False,
-    eager: bool = False,
-    deterministic: bool = False,
-) -> Plan:
+def plan(suite: Path | str, **asked: Unpack[Asked]) -> Plan:
     """Resolve a suite into cells and look each up in the store; nothing is run or written there."""
     from regbench.data.location import data_root
     from regbench.execution.planning import check_patterns
     from regbench.suite.cells import expand
     from regbench.suite.load import load_suite as load
-    from regbench.training.precision import resolve_device, resolve_precision
+    from regbench.training.precision import precision_elsewhere, resolve_device, resolve_precision
     from regbench.tuning.study import studies_of, trial_names
 
-    found = load_plugins(plugins)
+    found = load_plugins(asked.get("plugins", ()))
     loaded = load(suite, found)
-    where = resolve_device(device)
-    root = data_root(data_dir)
-    specs = expand(loaded, found, root, lambda precision: resolve_precision(precision, where))
+    wishes = Wishes.of(asked)
+    elsewhere = wishes.placement.elsewhere(found)
+    where = resolve_device(asked.get("device", "auto"), elsewhere=elsewhere)
+    root = data_root(asked.get("data_dir"))
+    resolve = precision_elsewhere if elsewhere else resolve_precision
+    specs = expand(loaded, found, root, lambda precision: resolve(precision, where))
     studies = studies_of(loaded, found, specs)
-    check_patterns([*specs, *trial_names(studies)], force)
-    check_patterns(specs, only)
-    directory = locate_runs(runs_dir) / loaded.name
-    wishes = Wishes(tuple(force), tuple(only), accept_stale, eager, deterministic)
+    check_patterns([*specs, *trial_names(studies)], wishes.force)
+    check_patterns(specs, wishes.only)
+    directory = locate_runs(asked.get("runs_dir")) / loaded.name
     return look_up_all(Plan(loaded, found, specs, (), directory, root, where, wishes, 0, studies))
 
 

@@ -9,56 +9,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from regbench.errors import CellsFailed, DataError, Interrupted, PluginError, RegbenchError
 from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, TuningStarted, ignore
-from regbench.resolve import Plan, load_plugins, load_suite, look_up, look_up_all, plan, trials_of
+from regbench.resolve import Asked, Plan, load_plugins, load_suite, look_up, look_up_all, plan, trials_of
 from regbench.store.location import find_run, mark_last
 from regbench.store.records import FAILED, CellRecord, Outcome, Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from regbench.engines.base import Engine
     from regbench.execution.interrupt import Stop, StopSignal
 
 __all__ = ["execute", "load_plugins", "load_results", "load_suite", "plan", "run", "write_report"]
 
 
-def run(
-    suite: Path | str,
-    *,
-    device: str = "auto",
-    runs_dir: Path | None = None,
-    data_dir: Path | None = None,
-    plugins: Sequence[Path | str] = (),
-    force: Sequence[str] = (),
-    only: Sequence[str] = (),
-    accept_stale: bool = False,
-    eager: bool = False,
-    deterministic: bool = False,
-    listener: Listener = ignore,
-) -> Run:
+def run(suite: Path | str, *, listener: Listener = ignore, **asked: Unpack[Asked]) -> Run:
     """Run the cells of a suite that have no result yet, and return the run.
 
     Raises ``CellsFailed`` at the end if a cell has failed or diverged (the others are run all the same),
     ``DataError`` before any training where data are missing, ``Interrupted`` on Ctrl-C.
     """
-    ready = plan(
-        suite,
-        device=device,
-        runs_dir=runs_dir,
-        data_dir=data_dir,
-        plugins=plugins,
-        force=force,
-        only=only,
-        accept_stale=accept_stale,
-        eager=eager,
-        deterministic=deterministic,
-    )
-    return execute(ready, listener)
+    return execute(plan(suite, **asked), listener)
 
 
 def execute(ready: Plan, listener: Listener = ignore) -> Run:
@@ -78,12 +55,12 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
         _write_lock(ready, writer)
         mark_last(ready.run_dir)
         try:
-            with stoppable() as signal:
+            with stoppable() as signal, _engine(ready) as engine:
                 if ready.to_tune:
-                    ready = _tune(ready, listener, signal)
+                    ready = _tune(ready, listener, signal, engine)
                     _write_lock(ready, writer)
                 listener(_started(ready))
-                runs = ready.runs(writer, ready.suite.metrics, listener, signal)
+                runs = ready.runs(writer, ready.suite.metrics, listener, signal, engine)
                 outcomes = runs.run(ready.todo)
         except Stop as stop:
             stopped = stop
@@ -92,12 +69,21 @@ def execute(ready: Plan, listener: Listener = ignore) -> Run:
     return _conclude(ready, outcomes, stopped, time.monotonic() - started, listener)
 
 
+def _engine(ready: Plan) -> AbstractContextManager[Engine | None]:
+    """What runs the cells, if not this process; not opened where nothing is to be run."""
+    from regbench.execution.placement import opened
+
+    if not (ready.todo or ready.to_tune):
+        return nullcontext()
+    return opened(ready.wishes.placement, ready.registry, ready.run_dir, ready.device.type)
+
+
 def _started(ready: Plan) -> SuiteStarted:
     where, device = str(ready.run_dir), str(ready.device)
     return SuiteStarted(ready.suite.name, where, len(ready.cells), len(ready.todo), device)
 
 
-def _tune(ready: Plan, listener: Listener, signal: StopSignal) -> Plan:
+def _tune(ready: Plan, listener: Listener, signal: StopSignal, engine: Engine | None) -> Plan:
     """Run the trials that are missing, and look the cells up that follow from them."""
     from regbench.store.writer import RunWriter
 
@@ -105,7 +91,7 @@ def _tune(ready: Plan, listener: Listener, signal: StopSignal) -> Plan:
     wanted = ready.to_tune
     todo = sum(study.pending for study in wanted)
     writer = RunWriter(trials.directory)
-    runs = ready.runs(writer, (trials.metric,), listener, signal)
+    runs = ready.runs(writer, (trials.metric,), listener, signal, engine)
     listener(
         TuningStarted(
             ready.suite.name,
@@ -191,6 +177,8 @@ def _check_launch(ready: Plan) -> None:
     """Where a suite says that steps are compiled, they must be, before anything is trained."""
     from regbench.cell import launch_of
 
+    if ready.wishes.placement.elsewhere(ready.registry):
+        return  # each worker finds out for itself
     for spec in [study.base for study in ready.to_tune] + [
         cell.spec for cell in ready.todo if cell.state == "todo"
     ]:

@@ -28,6 +28,11 @@ def regularizer_names(incomplete: str) -> list[str]:
     return _known("regularizers", incomplete)
 
 
+def engine_names(incomplete: str) -> list[str]:
+    """Names of the engines that were there when regbench last looked, for the shell's completion."""
+    return _known("engines", incomplete)
+
+
 def dataset_names(incomplete: str) -> list[str]:
     """Names of the data sets that were there when regbench last looked, for the shell's completion."""
     return _known("datasets", incomplete)

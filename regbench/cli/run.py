@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regbench.cli import options
+from regbench.cli import options, placement
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from regbench.estimate import Estimate
     from regbench.resolve import Plan
 
@@ -51,6 +49,17 @@ def run(
     accept_stale: AcceptStale = False,
     eager: Eager = False,
     deterministic: Deterministic = False,
+    jobs: placement.Jobs = None,
+    engine: placement.Engine = "",
+    address: placement.Address = None,
+    engine_option: placement.EngineOption = None,
+    gpus_per_cell: placement.Gpus = None,
+    cpus_per_cell: placement.Cpus = None,
+    time_limit: placement.Limit = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(metavar="INTERVAL", help="Save trainings so often: 90s, 5m, 2h, '10 epochs', or off."),
+    ] = "5m",
     dry_run: Annotated[bool, typer.Option(help="Show the plan and run nothing: regbench plan.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless a cell fails.")] = False,
     as_json: Json = False,
@@ -59,10 +68,24 @@ def run(
 ) -> None:
     """Run the cells of a suite that have no result yet; what is finished is kept."""
     from regbench.cli.progress import listener
+    from regbench.resolve import plan as make_plan
     from regbench.workflow import execute
 
-    ready = _resolve(
-        suite, device, plugin, force, only, accept_stale, eager, deterministic, runs_dir, data_dir
+    ready = make_plan(
+        suite,
+        device=device,
+        plugins=plugin or [],
+        force=force or [],
+        only=only or [],
+        accept_stale=accept_stale,
+        eager=eager,
+        deterministic=deterministic,
+        placement=placement.asked(
+            engine, jobs, address, engine_option or [], cpus_per_cell, gpus_per_cell, time_limit
+        ),
+        checkpoints=checkpoint_every,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
     )
     if dry_run:
         _show(ready, as_json=as_json, probe=True, every=False)
@@ -91,38 +114,21 @@ def plan(
     data_dir: options.DataDir = None,
 ) -> None:
     """Show a suite's cells, which are finished and why, and what the others will cost. Writes nothing."""
-    ready = _resolve(
-        suite, device, plugin, force, only, accept_stale, eager, deterministic, runs_dir, data_dir
-    )
-    _show(ready, as_json=as_json, probe=probe, every=every)
-
-
-def _resolve(
-    suite: Path,
-    device: str,
-    plugin: list[Path] | None,
-    force: list[str] | None,
-    only: list[str] | None,
-    accept_stale: bool,
-    eager: bool,
-    deterministic: bool,
-    runs_dir: Path | None,
-    data_dir: Path | None,
-) -> Plan:
     from regbench.resolve import plan as make_plan
 
-    return make_plan(
+    ready = make_plan(
         suite,
         device=device,
-        runs_dir=runs_dir,
-        data_dir=data_dir,
         plugins=plugin or [],
         force=force or [],
         only=only or [],
         accept_stale=accept_stale,
         eager=eager,
         deterministic=deterministic,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
     )
+    _show(ready, as_json=as_json, probe=probe, every=every)
 
 
 def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
@@ -135,6 +141,8 @@ def _show(ready: Plan, *, as_json: bool, probe: bool, every: bool) -> None:
     trials = typical_trials(ready.to_tune)
     cells = [*ready.cells, *trials.values()]
     found = Estimate()
+    if ready.wishes.placement.elsewhere(ready.registry):
+        probe = False  # what this machine takes says nothing of others
     if probe and any(cell.ahead for cell in cells):
         found = estimate(
             cells,
@@ -208,6 +216,9 @@ def _launches(console: Any, ready: Plan) -> None:
     """How steps will reach the device, and why they are compiled or not."""
     from regbench.cell import launch_of
 
+    if ready.wishes.placement.elsewhere(ready.registry):
+        _print(console, "cells run on other machines: time, memory and launching are not estimated here")
+        return
     cells: dict[str, int] = {}
     for cell in ready.cells:
         if cell.ahead:

@@ -107,6 +107,16 @@ class Engine(ABC):
         self.setting = setting
 
     @classmethod
+    def elsewhere(cls, options: EngineOptions) -> bool:
+        """Whether jobs may run on other machines than this one, whose devices say nothing of theirs."""
+        return False
+
+    @classmethod
+    def default_jobs(cls, options: EngineOptions, device: str) -> int:
+        """Jobs at a time where the user does not say."""
+        return 1
+
+    @classmethod
     def check(cls, options: EngineOptions) -> list[str]:
         """What keeps the engine from working here, each with what to do; empty: nothing. Starts nothing that stays."""
         return []

@@ -62,6 +62,11 @@ class Local(Engine):
     summary: ClassVar[str] = "worker processes on this machine"
     Options = LocalOptions
 
+    @classmethod
+    def default_jobs(cls, options: EngineOptions, device: str) -> int:
+        """One for each GPU; one on a CPU, of which a cell takes all cores."""
+        return max(1, len(visible_gpus())) if device == "cuda" else 1
+
     def __init__(self, options: EngineOptions, setting: Setting) -> None:
         super().__init__(options, setting)
         self._workers: dict[int, _Worker] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from regbench.store.records import Outcome, Run, classifier_file
 from regbench.store.writer import CellWriter, RunWriter
 from regbench.suite.cells import CellSpec, dataset_of
 from regbench.training.launch import LaunchWishes
+from regbench.training.precision import resolve_precision
 
 
 @dataclass(frozen=True)
 class How:
     """What was asked for besides the suite, for all cells of a run."""
 
-    launch: LaunchWishes = LaunchWishes()
+    launch: LaunchWishes = field(default_factory=LaunchWishes)
     checkpoints: CheckpointPolicy | None = None
     engine: str = "local"
 
@@ -90,6 +91,7 @@ class CellRunner:
 
         Raises ``RegbenchError`` where it could not be begun or the disk failed, ``Stop`` where it was asked to.
         """
+        resolve_precision(task.spec.training["precision"], self.device)  # planned elsewhere, perhaps
         data = self._data(task.spec)
         with threads(self.device, step_flops(task.spec)), retained_memory(self.device):
             return run_cell(

@@ -72,6 +72,14 @@ def validate(
         return None, _faults(error, model, value, where, elsewhere or {})
 
 
+def validate_texts(model: type[M], value: Mapping[str, str], where: str) -> tuple[M | None, list[Fault]]:
+    """Like :func:`validate`, for values that are all text, as on a command line: numbers are read from it."""
+    try:
+        return model.model_validate_strings(dict(value)), []
+    except ValidationError as error:
+        return None, _faults(error, model, value, where, {})
+
+
 def salvage(
     model: type[M], value: Any, where: str, elsewhere: Mapping[str, str] | None = None
 ) -> tuple[M | None, list[Fault]]:

@@ -14,11 +14,21 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then MPS, then the CPU. Raises ``DeviceError`` where ``name`` is not to be had."""
+def resolve_device(name: str, *, elsewhere: bool = False) -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU. Raises ``DeviceError`` where ``name`` is not to be had.
+
+    ``elsewhere``: on other machines than this one, of which only the kind can be said.
+    """
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise DeviceError(f"--device {name}: unknown", hint=f"one of {', '.join(DEVICES)}, or cuda:N")
+    if elsewhere:
+        if name not in ("cpu", "cuda"):
+            raise DeviceError(
+                f"--device {name}: cells run on other machines, so this one cannot tell what they have",
+                hint="say --device cpu or --device cuda",
+            )
+        return torch.device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -56,6 +66,13 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         )
     if name not in ("fp32", "bf16"):
         raise DeviceError(f"precision {name!r}: unknown", hint=f"one of {', '.join(PRECISIONS)}")
+    return "bf16" if name == "bf16" else "fp32"
+
+
+def precision_elsewhere(name: str, device: torch.device) -> Precision:
+    """The same for a machine that cannot be asked: ``auto`` is bf16 on CUDA, and its workers check that."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
     return "bf16" if name == "bf16" else "fp32"
 
 
