@@ -20,7 +20,7 @@ PACKAGE = Path(regbench.__file__).parent
 LAYERS: list[set[str]] = [
     {"__main__", "cli"},
     {"testing", "conformance", "scaffold"},
-    {"workflow", "resolve", "estimate", "execution", "tuning", "cell", "assess", "engines"},
+    {"workflow", "resolve", "estimate", "execution", "tuning", "cell", "assess", "engines", "verify", "reproduce"},
     {"report"},
     {"suite"},
     {"training"},

@@ -1,0 +1,50 @@
+"""Whether a result is what it says it is: its files, its key, its id."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from regbench.errors import StoreError
+from regbench.store.records import CellRecord, read_json
+from regbench.suite.cells import KEY_SCHEMA, canonical
+
+
+def verified_key(record: CellRecord) -> dict[str, Any]:
+    """Check every file of a finished cell against its manifest, and its key against its id; return the key.
+
+    Raises ``StoreError``, which names the file, for whatever is missing, altered, or of another cell.
+    """
+    manifest = record.result_dir / "manifest.json"
+    sums = read_json(manifest)
+    if not isinstance(sums, dict) or not isinstance(sums.get("sha256"), dict):
+        raise StoreError(
+            f"{manifest} lists no checksums", hint="run the suite again with --force to make the result anew"
+        )
+    for name in sums["sha256"]:
+        record.verified(name)
+    key = key_of(record)
+    if record.result.get("id") != id_of(key):
+        raise StoreError(
+            f"{record.directory / 'cell.json'} has been altered: its hash is not the id of the result beside it",
+            hint="run the suite again with --force to make the result anew",
+        )
+    return key
+
+
+def key_of(record: CellRecord) -> dict[str, Any]:
+    """``cell.json``: all that determines the cell's numbers."""
+    file = record.directory / "cell.json"
+    key = read_json(file)
+    if not isinstance(key, dict) or key.get("schema") != KEY_SCHEMA:
+        schema = key.get("schema") if isinstance(key, dict) else None
+        raise StoreError(
+            f"{file} has schema {schema!r}; this regbench reads {KEY_SCHEMA}",
+            hint="use the regbench version that wrote it",
+        )
+    return key
+
+
+def id_of(key: dict[str, Any]) -> str:
+    """The id of the cell that a key describes."""
+    return hashlib.sha256(canonical(key).encode()).hexdigest()
