@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from regbench.errors import UsageError
+from regbench.errors import StoreError, UsageError
 from regbench.evaluation import EVALUATION
-from regbench.store.records import CellRecord, read_classifier, read_json
+from regbench.store.records import LOCK, CellRecord, read_classifier, read_json
 from regbench.suite.cells import CellSpec, canonical, without_source
 
 State = Literal["finished", "accepted", "diverged", "skipped", "waiting", "remeasure", "todo"]
 
 FORCED = "forced"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,10 @@ def folders(cells: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_dir()}
     except FileNotFoundError:
         return set()
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {cells}: {error.strerror}", hint="choose another place with --runs-dir"
+        ) from error
 
 
 class Shelf:
@@ -124,7 +132,7 @@ class Shelf:
         self.present = {name[-16:]: name for name in folders(self.cells)}
         self._classifiers: dict[str, dict[str, Any] | None] = {}
         """The classifiers' facts by data set, each read once."""
-        self.other = _by_key(self.cells / name for id16, name in self.present.items() if id16 not in named)
+        self.other = _by_key(run, [name for id16, name in self.present.items() if id16 not in named])
 
     def look_up(self, spec: CellSpec) -> PlannedCell:
         """What is known of a cell, and what is to be done for it."""
@@ -136,7 +144,8 @@ class Shelf:
             why, done = FORCED, status == "done"
             return PlannedCell(spec, name or spec.slug, spec.id, "todo", why, replace=done)
         if record is not None and status == "done":
-            return self._finished(PlannedCell(spec, name or "", spec.id, "todo", ""), record)
+            cell = PlannedCell(spec, name or "", spec.id, "todo", _damage(record), replace=True)
+            return cell if cell.why else self._finished(replace(cell, replace=False), record)
         if record is not None and status == "diverged":
             why = f"diverged before ({record.outcome['reason']}); --force runs it again"
             return PlannedCell(spec, name or "", spec.id, "diverged", why)
@@ -213,12 +222,53 @@ def _why_missing(record: CellRecord | None, stale: Path | None) -> str:
     return f"{record.status} before ({record.outcome['reason'].partition(chr(10))[0]})"
 
 
-def _by_key(directories: Iterable[Path]) -> dict[str, Path]:
+def _damage(record: CellRecord) -> str:
+    """Why a result cannot be used, and what will happen to it; empty where it can."""
+    try:
+        found = record.result.get("id")
+    except (StoreError, ValueError) as error:
+        problem = str(error)
+    else:
+        if found == record.id:
+            return ""
+        problem = f"{record.result_dir} is the result of another cell, {found!r}"
+    _warn(f"{problem}; it is set aside, to {record.directory / 'superseded'}, and the cell run again")
+    return f"its result is damaged and will be set aside: {problem}"
+
+
+@cache  # a plan is looked up more than once
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+def _by_key(run: Path, names: Iterable[str]) -> dict[str, Path]:
     """Finished cells that the suite does not name, by what they are apart from their code; the latest of each."""
-    finished = [
-        path
-        for path in directories
-        if (path / "result" / "manifest.json").exists() and (path / "cell.json").exists()
-    ]
-    finished.sort(key=lambda path: (path / "result" / "manifest.json").stat().st_mtime_ns)
-    return {canonical(without_source(read_json(path / "cell.json"))): path for path in finished}
+    known: dict[str, list[Path]] = {}
+    for path in (run / "cells" / name for name in names):
+        if (path / "result" / "manifest.json").exists() and (key := _key_of(path)):
+            known.setdefault(key, []).append(path)
+    last = _last_named(run) if any(len(paths) > 1 for paths in known.values()) else set()
+    # The last run says which is the latest; the clock, which may have been put back, only where it says nothing.
+    return {
+        key: max(paths, key=lambda path: (path.name in last, _changed(path))) for key, paths in known.items()
+    }
+
+
+def _key_of(cell: Path) -> str:
+    """What a cell is apart from its code; empty for a directory that somebody else has put there."""
+    try:
+        return canonical(without_source(read_json(cell / "cell.json", regularizer=dict)))
+    except (StoreError, LookupError, TypeError, ValueError, AttributeError):
+        return ""
+
+
+def _changed(cell: Path) -> int:
+    return (cell / "result" / "manifest.json").stat().st_mtime_ns
+
+
+def _last_named(run: Path) -> set[str]:
+    """The directories of the cells that the last run named."""
+    try:
+        return {cell["slug"] for cell in read_json(run / LOCK, cells=list)["cells"]}
+    except (StoreError, LookupError, TypeError):
+        return set()

@@ -52,7 +52,7 @@ class Claim:
     def stop_level(self) -> StopLevel:
         """What the attempt is asked to do. Raises :class:`ClaimLost` where the claim is another's."""
         claim = read_json(self.path)
-        if not isinstance(claim, dict) or claim.get("token") != self.token:
+        if claim.get("token") != self.token:
             raise ClaimLost(
                 f"{self.path.parent}: another attempt has taken this cell over; this one ends and commits nothing"
             )

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and see it on the disk."""
-    with storage_errors(path), path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Append one line and see it on the disk. Where that fails, the file is again what it was before."""
+    with storage_errors(path), path.open("ab", buffering=0) as stream:
+        before = stream.seek(0, os.SEEK_END)
+        try:
+            content = memoryview(f"{line}\n".encode())
+            while content:  # a disk that is nearly full takes a part
+                content = content[stream.write(content) :]
+            os.fsync(stream.fileno())
+        except BaseException:
+            with suppress(OSError):
+                os.truncate(stream.fileno(), before)
+            raise
 
 
 def sync_directory(path: Path) -> None:

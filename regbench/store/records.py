@@ -34,16 +34,26 @@ FAILED: tuple[Status, ...] = ("failed", "diverged", "oom", "timeout")
 UNFINISHED: tuple[Status, ...] = (*FAILED, "interrupted", "missing")
 
 
-def read_json(path: Path) -> Any:
-    """Parse one file of the store; a broken one is named, with what to do about it."""
+ASIDE = "move the file aside and run the suite again"
+
+
+def read_json(path: Path, **needs: type) -> dict[str, Any]:
+    """Parse one file of the store, an object with at least the keys ``needs``, each of that type.
+
+    A broken one is named, with what to do about it: ``StoreError``.
+    """
     try:
-        return from_json(path.read_bytes())
+        found = from_json(path.read_bytes())
     except ValueError as error:
-        raise StoreError(
-            f"{path} is not valid JSON: {error}", hint="move the file aside and run the suite again"
-        ) from error
+        raise StoreError(f"{path} is not valid JSON: {error}", hint=ASIDE) from error
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        raise StoreError(f"cannot read {path}: {error.strerror}", hint=ASIDE) from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path} holds {type(found).__name__}; expected a JSON object", hint=ASIDE)
+    for key, kind in needs.items():
+        if not isinstance(found.get(key), kind):
+            raise StoreError(f"{path} is damaged: it has no {kind.__name__} `{key}`", hint=ASIDE)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +90,24 @@ class CellRecord:
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
-        """How the latest attempt ended: ``status`` and, unless done, ``reason``."""
+        """How the latest attempt ended: ``status`` and, unless done, ``reason``.
+
+        Only a manifest says that there is a result. A damaged ``outcome.json`` says nothing: ``missing``.
+        """
         if self._manifest.exists():
             return {"status": "done"}
         ended = sorted(self.directory.glob("attempts/*/outcome.json"), key=_by_attempt)
-        return dict(read_json(ended[-1])) if ended else {"status": "missing", "reason": "not run yet"}
+        if not ended:
+            return {"status": "missing", "reason": "not run yet"}
+        try:
+            outcome = read_json(ended[-1], status=str)
+        except StoreError as error:
+            return {"status": "missing", "reason": str(error)}
+        if outcome["status"] not in UNFINISHED:
+            known = outcome["status"] == "done"
+            why = f"{self.result_dir} is gone" if known else f"{ended[-1]} has status {outcome['status']!r}"
+            return {"status": "missing", "reason": why}
+        return {"reason": "", **outcome}
 
     @property
     def outcome_now(self) -> Outcome:
@@ -118,17 +141,18 @@ class CellRecord:
     def verified(self, name: str) -> bytes:
         """Contents of a file of the result, checked against the manifest; raises ``StoreError``."""
         path = self.result_dir / name
-        manifest = read_json(self._manifest)
+        sums = read_json(self._manifest, sha256=dict)["sha256"]
+        anew = f"run the suite again with --force {self.method!r} to make it anew"
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+            raise StoreError(f"cannot read {path}: {error.strerror}", hint=anew) from error
         found = hashlib.sha256(content).hexdigest()
-        expected = manifest["sha256"].get(name)
+        expected = sums.get(name)
         if found != expected:
             raise StoreError(
                 f"{path} has been altered: SHA-256 {found[:12]}..., the manifest says {str(expected)[:12]}...",
-                hint=f"run the suite again with --force {self.method!r} to make it anew",
+                hint=anew,
             )
         return content
 
@@ -152,12 +176,7 @@ class Run:
                 f"{path} is not a run directory: it has no {LOCK}",
                 hint="name a directory below runs/, or run a suite first: regbench run suites/quick.toml",
             )
-        lock = read_json(path / LOCK)
-        if lock.get("schema") != SCHEMA:
-            raise StoreError(
-                f"{path / LOCK} has schema {lock.get('schema')!r}; this regbench reads {SCHEMA}",
-                hint="use the regbench version that wrote it, or run the suite again",
-            )
+        lock = _read_lock(path / LOCK)
         cells = tuple(
             CellRecord(
                 id=cell["id"],
@@ -180,7 +199,7 @@ class Run:
     def anchors(self, dataset: str) -> dict[str, Any] | None:
         """Mean-image and PCA errors of a data set, where they have been computed."""
         path = self.path / "derived" / "anchors" / f"{dataset}.json"
-        return dict(read_json(path)) if path.is_file() else None
+        return read_json(path, basis=dict) if path.is_file() else None
 
     def classifier(self, dataset: str) -> dict[str, Any] | None:
         """What is known of the suite's own classifier of a data set: ``sha256``, ``accuracy``, ``knn_pixels``,
@@ -197,17 +216,45 @@ def classifier_file(run: Path, dataset: str, ending: str = "json") -> Path:
 def read_classifier(run: Path, dataset: str) -> dict[str, Any] | None:
     """The facts of a data set's classifier, where one has been trained; see :meth:`Run.classifier`."""
     path = classifier_file(run, dataset)
-    return dict(read_json(path)) if path.is_file() else None
+    return read_json(path, basis=dict, sha256=str) if path.is_file() else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line torn by a crash is left out."""
+    """Rows of a ``metrics.jsonl``. What a crash or a power loss has left instead of a row is passed over: half a line
+    at the end, or before the next one, and zeros.
+    """
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        rows.append(json.loads(line))
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
+
+
+def _read_lock(path: Path) -> dict[str, Any]:
+    """``suite.lock.json``, with the keys and names that the rest of a run is read by."""
+    lock = read_json(path)
+    if lock.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{path} has schema {lock.get('schema')!r}; this regbench reads {SCHEMA}",
+            hint="use the regbench version that wrote it, or run the suite again",
+        )
+    lock = read_json(path, suite=dict, methods=list, datasets=list, cells=list)
+    entries: list[tuple[Any, dict[str, type]]] = [(lock["suite"], {"name": str})]
+    for entry, needs in entries + [(cell, _LOCKED) for cell in lock["cells"]]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), needs[key]) for key in needs):
+            raise StoreError(f"{path} is damaged: an entry lacks one of {', '.join(needs)}", hint=ASIDE)
+    for name in (lock["suite"]["name"], *lock["datasets"], *(cell["slug"] for cell in lock["cells"])):
+        if not isinstance(name, str) or not name.strip(".") or set(name) & set("/\\\0"):
+            raise StoreError(f"{path} is damaged: {name!r} cannot name a file or directory", hint=ASIDE)
+    return lock
+
+
+_LOCKED: dict[str, type] = {"id": str, "method": str, "dataset": str, "seed": int, "key": dict, "slug": str}
+"""What each cell of the lock has."""
 
 
 def attempt_number(attempt: Path) -> int:

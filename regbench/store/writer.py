@@ -189,7 +189,9 @@ class AttemptWriter:
             sums = {name: sha256(temporary / name) for name in files}
             write_json(temporary / "manifest.json", {"sha256": sums})
             self.cell.claim.check()  # writing may have taken its time
-            if replace and self.cell.result.exists() and self._manifest() == self._before:
+            known = self._manifest()
+            # What has no manifest was never committed, whatever it is.
+            if os.path.lexists(self.cell.result) and (known is None or (replace and known == self._before)):
                 self.cell.set_aside()
             self._rename(temporary)
         except BaseException:  # a signal, too, must leave no half of a result behind
