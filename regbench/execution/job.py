@@ -35,6 +35,8 @@ class Site:
     """Policy, as :class:`regbench.store.checkpoints.CheckpointPolicy` reads it."""
     limit: float | None = None
     """Seconds that one attempt may take."""
+    grace: float = 15.0
+    """Seconds that it then has to end by itself, before its process is ended whatever it is doing."""
     threads: int | None = None
     """Of the CPU, for one worker; ``None``: as torch finds them."""
 

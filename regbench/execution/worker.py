@@ -37,9 +37,6 @@ from regbench.store.records import Outcome
 from regbench.store.writer import CellWriter, RunWriter
 from regbench.training.launch import LaunchWishes
 
-GRACE_S = 15.0
-"""After its time limit a cell has so long to end by itself; then its process is ended, whatever it is doing."""
-
 harness_source()  # what is imported now, not what lies there when the first job comes
 
 Verdict = Literal["ended", "stopped", "superseded", "environment"]
@@ -171,7 +168,7 @@ def _limited(job: Job, writer: CellWriter) -> Iterator[None]:
 
     main = threading.current_thread() is threading.main_thread()
     before: Any = signals.signal(signals.SIGALRM, over) if main else None
-    faulthandler.dump_traceback_later(limit + GRACE_S, exit=True, file=stream)
+    faulthandler.dump_traceback_later(limit + job.site.grace, exit=True, file=stream)
     try:
         if main:
             signals.setitimer(signals.ITIMER_REAL, limit)
