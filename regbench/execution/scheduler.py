@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from regbench.engines.base import Engine, Happening, Lost, Resources, Returned, Submission
@@ -39,16 +39,17 @@ class _Placed:
 
     cell: PlannedCell
     number: int
-    started: float
-    """On the monotonic clock: when it was first given out."""
     writer: CellWriter
     handle: str = ""
+    begun: float | None = None
+    """When its attempt was first seen, on the monotonic clock: time in a queue does not count."""
     tail: Tail | None = None
     announced: bool = False
     places_lost: int = 0
     asked: StopLevel = ""
     asked_at: float = 0.0
     cancelled: bool = False
+    overdue: bool = False
     alone: bool = False
     """It is run with nothing beside it, for the last time: it ran out of memory, or its process died."""
 
@@ -81,10 +82,9 @@ class Scheduler:
 
     def run(self, cells: Sequence[PlannedCell], first: int = 1) -> dict[str, Outcome]:
         """See :class:`regbench.execution.serial.Runs`."""
-        now = time.monotonic()
         self._outcomes = {}
         self._waiting.extend(
-            _Placed(cell, number, now, self._writer(cell)) for number, cell in enumerate(cells, first)
+            _Placed(cell, number, self._writer(cell)) for number, cell in enumerate(cells, first)
         )
         try:
             with self.signal.finishing("the epochs of the running cells"):
@@ -108,6 +108,7 @@ class Scheduler:
             self._take_in(happening)
         for placed in self._running.values():
             self._follow(placed)
+            self._limit(placed)
 
     def _writer(self, cell: PlannedCell) -> CellWriter:
         """For a new attempt: its token is in nobody's hands yet."""
@@ -147,9 +148,10 @@ class Scheduler:
         attempt = placed.writer.attempt()
         if attempt is None:
             return
+        if placed.begun is None:
+            placed.begun = time.monotonic()
         if not placed.announced:
             placed.announced = True
-            placed.started = time.monotonic()
             spec = placed.cell.spec
             self.emit(CellStarted(spec.title, placed.number, spec.training["epochs"]))
         if placed.tail is None or placed.tail.attempt != attempt.directory:
@@ -157,6 +159,15 @@ class Scheduler:
         tail = placed.tail
         for count in reversed(range(tail.new())):
             self.emit(epoch_finished(placed.cell.spec, tail.rows[: len(tail.rows) - count]))
+
+    def _limit(self, placed: _Placed) -> None:
+        """End a job that outlives its time limit although its worker should have seen to that: it may be frozen."""
+        limit = self.site.limit
+        if limit is None or placed.begun is None or placed.cancelled:
+            return
+        if time.monotonic() - placed.begun > limit + 2 * self.site.grace:
+            placed.cancelled = placed.overdue = True
+            self.engine.cancel(placed.handle, 0.0)
 
     def _stop(self) -> None:
         """Pass a wish to stop on, through the claims; what has not begun, or does not obey, is ended."""
@@ -227,7 +238,7 @@ class Scheduler:
         hang = hang_file(Path(self.site.run), placed.writer.claim.token)
         stuck = hang.read_text(encoding="utf-8", errors="replace") if hang.is_file() else ""
         hang.unlink(missing_ok=True)
-        if stuck:
+        if stuck or placed.overdue:
             limit = f"it did not end after {self.site.limit:g} s, its time limit, and its process was ended"
             self._conclude(placed, Outcome("timeout", limit, {}), stuck)
         elif self.signal.level or self._broken is not None:
@@ -252,18 +263,22 @@ class Scheduler:
 
     def _again(self, placed: _Placed, *, alone: bool) -> None:
         """Give the cell out once more; the attempt that was lost can commit nothing from here on."""
-        fresh = replace(
-            placed,
-            writer=self._writer(placed.cell),
-            handle="",
-            tail=None,
-            asked="",
-            cancelled=False,
+        again = _Placed(
+            placed.cell,
+            placed.number,
+            self._writer(placed.cell),
+            announced=placed.announced,
+            places_lost=placed.places_lost,
             alone=alone,
         )
-        if placed.writer.attempt() is not None and self._outcome(placed) is None:
+        again.writer.claim.take()
+        late = self._outcome(placed)  # it may have committed until now
+        if late is not None and late.status == "done":
+            self._finished(placed, late)
+            return
+        if late is None and placed.writer.attempt() is not None:
             self._write_end(placed, Outcome("interrupted", "its process or its machine was lost", {}))
-        (self._alone if alone else self._waiting).append(fresh)
+        (self._alone if alone else self._waiting).append(again)
 
     def _conclude(self, placed: _Placed, outcome: Outcome, log: str = "") -> None:
         """Write down an end that the worker could not write itself."""
@@ -280,7 +295,7 @@ class Scheduler:
 
     def _finished(self, placed: _Placed, outcome: Outcome) -> None:
         self._outcomes[placed.cell.id] = outcome
-        seconds = time.monotonic() - placed.started
+        seconds = 0.0 if placed.begun is None else time.monotonic() - placed.begun
         title, number = placed.cell.spec.title, placed.number
         self.emit(CellFinished(title, number, outcome.status, outcome.reason, seconds, outcome.metrics))
 
