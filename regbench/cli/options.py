@@ -33,6 +33,11 @@ def engine_names(incomplete: str) -> list[str]:
     return _known("engines", incomplete)
 
 
+def names_with_options(incomplete: str) -> list[str]:
+    """Names of regularizers and engines, for the shell's completion."""
+    return [*regularizer_names(incomplete), *engine_names(incomplete)]
+
+
 def dataset_names(incomplete: str) -> list[str]:
     """Names of the data sets that were there when regbench last looked, for the shell's completion."""
     return _known("datasets", incomplete)

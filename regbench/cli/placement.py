@@ -47,7 +47,7 @@ EngineOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="An option of the engine; may be repeated. regbench plugins --kind engines lists them.",
+        help="An option of the engine; may be repeated. regbench plugins --options NAME lists them.",
         show_default=False,
         rich_help_panel=PANEL,
     ),

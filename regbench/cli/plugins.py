@@ -19,11 +19,13 @@ def plugins(
     name: Annotated[
         str | None,
         typer.Option(
-            "--options", help="Show one regularizer's options.", autocompletion=options.regularizer_names
+            "--options",
+            help="Show the options of one regularizer or engine.",
+            autocompletion=options.names_with_options,
         ),
     ] = None,
 ) -> None:
-    """List regularizers, data sets, metrics and figures, and the plugins that are broken."""
+    """List regularizers, data sets, metrics, figures and engines, and the plugins that are broken."""
     from rich.console import Console
 
     from regbench.plugins import registry
@@ -31,13 +33,14 @@ def plugins(
     found = registry(plugin or [])
     console = Console(soft_wrap=True)
     if name is not None:
-        _options(console, found.regularizer(name))
+        _options(console, found.engine(name) if name in found.engines else found.regularizer(name))
         return
     for title, known in (
         ("Regularizers", found.regularizers),
         ("Data sets", found.datasets),
         ("Metrics", found.metrics),
         ("Figures", found.figures),
+        ("Engines", found.engines),
     ):
         _list(console, title, known)
     _broken(console, found, traceback)

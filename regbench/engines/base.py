@@ -92,14 +92,12 @@ class Setting:
 
 
 class Engine(ABC):
-    """An engine. Subclasses have a ``name``, a ``summary``, perhaps ``Options``; the hook is ``regbench_engines``.
+    """An engine. Subclasses have a ``name``, perhaps ``Options``; the hook is ``regbench_engines``.
 
     Used as a context manager: ``with engine: ...`` opens it and, whatever happens, closes it.
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str] = ""
-    """One line for ``regbench plugins``."""
     Options: ClassVar[type[EngineOptions]] = EngineOptions
 
     def __init__(self, options: EngineOptions, setting: Setting) -> None:

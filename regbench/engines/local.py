@@ -59,7 +59,6 @@ class Local(Engine):
     """Several cells at a time on this machine, each in a process of its own."""
 
     name: ClassVar[str] = "local"
-    summary: ClassVar[str] = "worker processes on this machine"
     Options = LocalOptions
 
     @classmethod
