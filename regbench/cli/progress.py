@@ -26,7 +26,9 @@ def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
     elif quiet:
         yield ignore
     elif sys.stderr.isatty():
-        live = _Live(Console(stderr=True))
+        from regbench.cli.live import Live
+
+        live = Live(Console(stderr=True))
         with live.progress:
             yield live
     else:
@@ -49,17 +51,26 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-def _losses(losses: Any) -> str:
+def losses(losses: Any) -> str:
     return "  ".join(f"{name} {value + 0.0:.4g}" for name, value in losses.items())  # -0.0 + 0.0 = 0.0
 
 
-def _finished(event: Any) -> str:
+def finished(event: Any) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
     detail = event.reason.partition("\n")[0] if event.reason else metrics
     return f"{event.cell}: {event.status} in {duration(event.seconds)}; {detail}"
 
 
-def _selected(event: Any) -> str:
+def resumed(event: Any) -> str:
+    if not event.epoch and not event.batch:
+        head = f"{event.cell}: begins anew"
+    else:
+        within = f" and {event.batch} batches" if event.batch else ""
+        head = f"{event.cell}: goes on after {event.epoch} of {event.epochs} epochs{within}"
+    return "\n".join([head, *(f"  {note}" for note in event.notes)])
+
+
+def selected(event: Any) -> str:
     head = f"{event.study}: tuned, {event.trials} trials" + (
         f", {event.failed} failed" if event.failed else ""
     )
@@ -76,15 +87,16 @@ def settings(values: Any) -> str:
     )
 
 
-def _tuning(event: Any) -> str:
+def tuning(event: Any) -> str:
     return f"{event.suite}: up to {event.todo} of {event.trials} tuning trials to run on {event.device}"
 
 
 class _Plain:
-    """One plain line per event; of the epochs one every half minute."""
+    """One plain line per event; of a cell's epochs one every half minute."""
 
     def __init__(self) -> None:
-        self._quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
+        """Of each running cell."""
         self._todo = 0
 
     def __call__(self, event: Event) -> None:
@@ -94,113 +106,42 @@ class _Plain:
 
     def _TuningStarted(self, event: Any) -> str:
         self._todo = event.todo
-        return f"{_tuning(event)}, in {event.run}"
+        return f"{tuning(event)}, in {event.run}"
 
     def _StudyFinished(self, event: Any) -> str:
-        return _selected(event)
+        return selected(event)
 
     def _SuiteStarted(self, event: Any) -> str:
         self._todo = event.todo
         return f"{event.suite}: {event.todo} of {event.cells} cells to run on {event.device}, in {event.run}"
 
     def _CellStarted(self, event: Any) -> str:
-        self._quiet_until = time.monotonic() + 30
+        self._quiet_until[event.cell] = time.monotonic() + 30
         return f"[{event.number}/{self._todo}] {event.cell}: {event.epochs} epochs"
 
+    def _CellResumed(self, event: Any) -> str:
+        return f"  {resumed(event)}"
+
     def _EpochFinished(self, event: Any) -> str:
-        if time.monotonic() < self._quiet_until:
+        if time.monotonic() < self._quiet_until.get(event.cell, 0.0):
             return ""
-        self._quiet_until = time.monotonic() + 30
+        self._quiet_until[event.cell] = time.monotonic() + 30
         pace = f"{event.images_per_second:.0f} images/s, {duration(event.seconds_left)} left"
-        return f"  epoch {event.epoch}/{event.epochs} {event.phase}: {_losses(event.losses)}; {pace}"
+        whose = f"{event.cell}: " if len(self._quiet_until) > 1 else ""
+        return f"  {whose}epoch {event.epoch}/{event.epochs} {event.phase}: {losses(event.losses)}; {pace}"
 
     def _CellFinished(self, event: Any) -> str:
-        return f"[{event.number}/{self._todo}] {_finished(event)}"
+        self._quiet_until.pop(event.cell, None)
+        return f"[{event.number}/{self._todo}] {finished(event)}"
 
     def _SuiteFinished(self, event: Any) -> str:
-        return _summary(event)
+        return summary(event)
 
 
-def _summary(event: Any) -> str:
+def summary(event: Any) -> str:
     parts = [f"{event.done} done"]
     if event.failed:
         parts.append(f"{event.failed} failed")
     if event.missing:
         parts.append(f"{event.missing} missing")
     return f"{', '.join(parts)} in {duration(event.seconds)}"
-
-
-class _Live:
-    """Two bars that stay at the bottom: the running cell's epochs and the suite's cells."""
-
-    def __init__(self, console: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            transient=True,
-        )
-        self._todo = 0
-        self._finished = 0
-        self._started = time.monotonic()
-        self._cell: Any = None
-        self._suite: Any = None
-
-    def __call__(self, event: Event) -> None:
-        getattr(self, f"_{type(event).__name__}")(event)
-
-    def _TuningStarted(self, event: Any) -> None:
-        self._say(_tuning(event))
-        self._begin(f"{event.suite} tuning", event.todo)
-
-    def _StudyFinished(self, event: Any) -> None:
-        self._say(_selected(event))
-
-    def _SuiteStarted(self, event: Any) -> None:
-        self._say(f"{event.suite}: {event.todo} of {event.cells} cells to run on {event.device}")
-        self._begin(event.suite, event.todo)
-
-    def _begin(self, title: str, todo: int) -> None:
-        """Fresh bars: the tuning has its own, and then the suite."""
-        for task in (self._suite, self._cell):
-            if task is not None:
-                self.progress.remove_task(task)
-        self._suite = self._cell = None
-        self._todo, self._finished, self._started = todo, 0, time.monotonic()
-        if todo:
-            self._suite = self.progress.add_task(title, total=todo, note="")
-            self._cell = self.progress.add_task("", total=None, note="")
-
-    def _CellStarted(self, event: Any) -> None:
-        self.progress.reset(self._cell, total=event.epochs, description=event.cell, note="")
-
-    def _EpochFinished(self, event: Any) -> None:
-        note = f"{event.phase}  {_losses(event.losses)}  {event.images_per_second:.0f} images/s  "
-        self.progress.update(
-            self._cell,
-            completed=event.epoch,
-            total=event.epochs,
-            note=note + f"{duration(event.seconds_left)} left",
-        )
-        self._total(self._finished + event.epoch / event.epochs)
-
-    def _CellFinished(self, event: Any) -> None:
-        self._finished += 1
-        self._say(_finished(event), style=None if event.status == "done" else "bold red")
-        self.progress.update(self._suite, completed=self._finished)
-        self._total(self._finished)
-
-    def _SuiteFinished(self, event: Any) -> None:
-        self._say(_summary(event))
-
-    def _total(self, finished: float) -> None:
-        elapsed = time.monotonic() - self._started
-        left = elapsed / finished * (self._todo - finished) if finished else 0.0
-        self.progress.update(self._suite, note=f"{duration(left)} left in all")
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        self.progress.console.print(text, style=style, markup=False, highlight=False)
