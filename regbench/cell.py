@@ -1,6 +1,7 @@
 """One cell: data, nets and regularizer -> training -> evaluation -> store.
 
-Whatever happens, the attempt ends with an outcome: ``done``, ``diverged``, ``failed`` or ``interrupted``.
+Whatever happens, the attempt ends with an outcome: ``done``, ``diverged``, ``failed``, ``oom``, ``timeout`` or
+``interrupted``.
 """
 
 from __future__ import annotations
@@ -9,33 +10,31 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from statistics import median
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
 from regbench.api import Regularizer
 from regbench.assess import Assessment, CellData, assess, curve_point
 from regbench.errors import Diverged, RegbenchError, StoreError
-from regbench.evaluation import EVALUATION
 from regbench.evaluation.evaluate import NotFinite
 from regbench.evaluation.metric import Metric
 from regbench.evaluation.selection import curve_epochs
 from regbench.execution.checkpoint_policy import CheckpointPolicy
-from regbench.execution.events import EpochFinished, Listener
+from regbench.execution.checkpointing import CellCheckpoints, Story
+from regbench.execution.events import CellResumed, EpochFinished, Listener
 from regbench.execution.interrupt import Stop, StopSignal, TimeLimit
+from regbench.execution.result import assessed, environment, json_bytes, npz_bytes, trained, weights_bytes
+from regbench.execution.tail import epoch_finished
 from regbench.model import Model, build_model
 from regbench.modes import forked
 from regbench.nets import NetShape, forward_flops
 from regbench.plugins import Registry
-from regbench.store.provenance import device_name, provenance
+from regbench.store.provenance import provenance
 from regbench.store.records import SCHEMA, CellRecord, Outcome
-from regbench.store.writer import AttemptWriter, CellWriter, finite
+from regbench.store.writer import AttemptWriter, CellWriter
 from regbench.suite.cells import CellSpec
 from regbench.training.launch import Launch, LaunchWishes, resolve_launch
 from regbench.training.stepper import AdamSettings
@@ -64,43 +63,64 @@ def run_cell(
     ``replace``: a result is there; it is set aside once the new one is complete. ``remeasure``: evaluate the
     weights of that result, and keep its history and costs.
 
+    A cell goes on from the newest usable checkpoint of its earlier attempts; ``fresh`` removes them and begins anew.
+    ``checkpoints`` says how often one is written (by default every five minutes); one is written besides where
+    ``signal`` asks to stop, and where the evaluation fails.
+
     A failure of the cell ends in its outcome; only ``StoreError`` (disk), ``Stop`` (a signal) and
     ``ListenerFailed`` come through.
     """
     facts = {"cell": spec.id, "engine": engine, "spec": json.loads(spec.to_json()), **provenance(device)}
     attempt = writer.begin(spec.key(), facts)
-    signal = signal or StopSignal()
+    kept = CellCheckpoints(spec, attempt, checkpoints or CheckpointPolicy(), device)
+    if fresh:
+        kept.clear()
     work = _Work(
-        spec, data, metrics, registry, device, attempt, emit, wishes or LaunchWishes(), signal, engine
+        spec,
+        data,
+        metrics,
+        registry,
+        device,
+        attempt,
+        emit,
+        wishes or LaunchWishes(),
+        signal or StopSignal(),
+        kept,
+        engine,
     )
     try:
         with forked(device):
-            files, measured = work.measure(writer.directory) if remeasure else work.run()
-        attempt.commit(files, replace=replace)
+            measured = work.measure(replace) if remeasure else work.run(replace)
     except StoreError:
         raise
     except (Stop, ListenerFailed) as stop:
         attempt.end("interrupted", str(stop), epoch=work.epoch)
         raise
-    except TimeLimit as limit:
-        attempt.end("timeout", str(limit), epoch=work.epoch, traceback=traceback.format_exc())
-        attempt.log(traceback.format_exc())
-        return Outcome("timeout", str(limit), {})
-    except (Diverged, NotFinite) as error:
-        attempt.end("diverged", str(error), epoch=work.epoch)
-        return Outcome("diverged", str(error), {})
-    except Exception as error:  # the cell's own failure: a plugin's bug, out of memory; others go on
-        hint = f"; {error.hint}" if isinstance(error, RegbenchError) and error.hint else ""
-        reason = f"{type(error).__name__}: {error}{hint}"
-        status = "oom" if out_of_memory(error) else "failed"
-        attempt.end(status, reason, epoch=work.epoch, traceback=traceback.format_exc())
-        attempt.log(traceback.format_exc())
-        return Outcome(status, reason, {})
+    except (Exception, TimeLimit) as error:  # the cell's own failure; others go on
+        outcome = _failed(error)
+        details = {} if outcome.status == "diverged" else {"traceback": traceback.format_exc()}
+        attempt.end(outcome.status, outcome.reason, epoch=work.epoch, **details)
+        if details:
+            attempt.log(traceback.format_exc())
+        else:
+            kept.clear()  # it would diverge again
+        return outcome
     finally:
         del work  # the traceback of a failure must not keep the model alive
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return Outcome("done", "", measured)
+
+
+def _failed(error: BaseException) -> Outcome:
+    """How a cell has ended by itself: a plugin's bug, numbers that are not finite, too little memory or time."""
+    if isinstance(error, TimeLimit):
+        return Outcome("timeout", str(error), {})
+    if isinstance(error, Diverged | NotFinite):
+        return Outcome("diverged", str(error), {})
+    hint = f"; {error.hint}" if isinstance(error, RegbenchError) and error.hint else ""
+    status = "oom" if out_of_memory(error) else "failed"
+    return Outcome(status, f"{type(error).__name__}: {error}{hint}", {})
 
 
 def settings_of(spec: CellSpec, launch: Launch | None = None) -> tuple[NetShape, TrainingSettings]:
@@ -184,6 +204,7 @@ class _Work:
         emit: Listener,
         wishes: LaunchWishes,
         signal: StopSignal,
+        checkpoints: CellCheckpoints,
         engine: str,
     ) -> None:
         self.spec = spec
@@ -197,33 +218,32 @@ class _Work:
         self.attempt = attempt
         self.emit = emit
         self.signal = signal
+        self.checkpoints = checkpoints
         self.engine = engine
         self.epoch = 0
-        self.rows: list[dict[str, Any]] = []
-        self.peak_memory = 0
+        self.story = Story()
 
-    def run(self) -> tuple[dict[str, bytes], dict[str, float]]:
-        """Train, evaluate, and return the files of the result with the metrics at the mean code."""
-        spec = self.spec
-        started = time.perf_counter()
-        launch = launch_of(spec, self.regularizer, self.device, self.wishes)
-        model, settings = model_of(spec, self.regularizer, self.device, launch)
-        trainer = Trainer(model, self.data.train, settings, spec.seed)
+    def run(self, replace: bool) -> dict[str, float]:
+        """Train, evaluate and commit; returns the metrics at the mean code."""
+        trainer = self._trainer()
         self._rehearse(trainer)
+        trainer = self._resumed(trainer)
         # The peak is that of the training: what evaluations take, before and after it, does not count.
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with self.signal.finishing("the epoch"):
             self._train(trainer)
-        assessment = assess(model, self.data, self.metrics, spec.seed)
-        files = {
-            "history.json": _json(self.rows),
-            "arrays.npz": _npz(assessment.arrays),
-            "weights.pt": _weights(model),
-        }
-        result = self._result(trainer, assessment)
-        result["cost"]["wall_seconds"] = time.perf_counter() - started
-        return {"result.json": _json(result), **files}, dict(assessment.metrics["mean"])
+        with self._training_kept(trainer):
+            assessment = assess(trainer.model, self.data, self.metrics, self.spec.seed)
+            self.attempt.commit(self._files(trainer, assessment), replace=replace)
+        self.checkpoints.clear()
+        return dict(assessment.metrics["mean"])
+
+    def _trainer(self) -> Trainer:
+        """An untrained one; the same each time."""
+        launch = launch_of(self.spec, self.regularizer, self.device, self.wishes)
+        model, settings = model_of(self.spec, self.regularizer, self.device, launch)
+        return Trainer(model, self.data.train, settings, self.spec.seed)
 
     def _rehearse(self, trainer: Trainer) -> None:
         """Evaluate the untrained model on a few images: a metric or method that fails there must fail now.
@@ -236,10 +256,22 @@ class _Work:
             model.regularizer.warnings([])
             _ = model.regularizer.weight
 
-    def measure(self, cell: Path) -> tuple[dict[str, bytes], dict[str, float]]:
+    def _resumed(self, trainer: Trainer) -> Trainer:
+        """The training as far as an earlier attempt has brought it."""
+        trainer, self.story = self.checkpoints.restore(trainer, self._trainer)
+        self.epoch = len(self.story.rows)
+        notes = self.checkpoints.notes
+        for note in notes:
+            self.attempt.log(note)
+        if self.epoch or trainer.batch or notes:
+            epochs = trainer.settings.epochs
+            self._emit(CellResumed(self.spec.title, self.epoch, epochs, trainer.batch, notes))
+        return trainer
+
+    def measure(self, replace: bool) -> dict[str, float]:
         """Evaluate the saved weights of the cell's result once more; its history and costs stay as they are."""
         spec = self.spec
-        record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, cell)
+        record = CellRecord(spec.id, spec.method, spec.dataset, spec.seed, {}, self.attempt.cell.directory)
         weights, history, earlier = (
             record.verified("weights.pt"),
             record.verified("history.json"),
@@ -248,53 +280,66 @@ class _Work:
         model, _ = model_of(spec, self.regularizer, self.device)
         model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location=self.device))
         assessment = assess(model, self.data, self.metrics, self.spec.seed)
+        judged = assessed(assessment, self.data, self.metric_sources, earlier["diagnostics"]["warnings"])
         files = {
-            "result.json": _json(
-                {**earlier, **self._assessed(assessment, earlier["diagnostics"]["warnings"])}
-            ),
+            "result.json": json_bytes({**earlier, **judged}),
             "history.json": history,
-            "arrays.npz": _npz(assessment.arrays),
+            "arrays.npz": npz_bytes(assessment.arrays),
             "weights.pt": weights,
         }
-        return files, dict(assessment.metrics["mean"])
+        self.attempt.commit(files, replace=replace)
+        return dict(assessment.metrics["mean"])
 
     def _train(self, trainer: Trainer) -> None:
+        """Train to the end, saving where it is time to; raises ``Stop``, with all of it saved, where it is asked to."""
+        story = self.story
+        while True:
+            asked = self.signal.level
+            stopping = asked == "batch" or (asked == "epoch" and not trainer.batch)
+            if stopping or self.checkpoints.due(story):
+                self.checkpoints.save(trainer, story)
+            if stopping:
+                raise self.signal.stop()
+            if len(story.rows) == trainer.settings.epochs:
+                return
+            self._epoch(trainer, len(story.rows) + 1)
+
+    def _pause(self) -> bool:
+        return self.signal.level == "batch" or self.checkpoints.due(self.story)
+
+    def _epoch(self, trainer: Trainer, epoch: int) -> None:
+        """Train an epoch, or as much of it as there is time for."""
+        self.epoch = epoch
+        try:
+            row = trainer.run_epoch(epoch, self._pause)
+        except Diverged as error:
+            self.attempt.metrics(error.row or {})
+            raise
+        self._note_memory()
+        if row is None:
+            return
         settings = trainer.settings
-        chosen = curve_epochs(settings.epochs, settings.warmup, self.spec.curve_points)
-        for epoch in range(1, settings.epochs + 1):
-            self.epoch = epoch
-            try:
-                row = trainer.run_epoch(epoch)
-            except Diverged as error:
-                self.attempt.metrics(error.row or {})
-                raise
-            self.rows.append(row)
-            try:
-                if epoch in chosen:
-                    row["evaluation"] = curve_point(trainer.model, self.data)
-            finally:
-                self.attempt.metrics(row)
-            self._note_memory()
-            self._tell(trainer, row)
-            self.signal.check()
+        self.story.rows.append(row)
+        try:
+            if epoch in curve_epochs(settings.epochs, settings.warmup, self.spec.curve_points):
+                row["evaluation"] = curve_point(trainer.model, self.data)
+        finally:
+            self.attempt.metrics(row)
+        self._emit(epoch_finished(self.spec, self.story.rows))
 
-    def _tell(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        recent = median(r["seconds"] for r in self.rows[-5:] if r["phase"] == row["phase"])
-        left = trainer.settings.epochs - row["epoch"]
-        self._emit(
-            EpochFinished(
-                cell=self.spec.title,
-                epoch=row["epoch"],
-                epochs=trainer.settings.epochs,
-                phase=row["phase"],
-                losses=row["losses"],
-                images_per_second=trainer.images_per_epoch / recent,
-                seconds_left=left * recent,
-                evaluation=row.get("evaluation", {}),
-            )
-        )
+    @contextmanager
+    def _training_kept(self, trainer: Trainer) -> Iterator[None]:
+        """What ends the evaluation, a signal or a fault, does not end the training with it: it is saved."""
+        try:
+            with self.signal.finishing("the cell", batches=False):
+                yield
+        except (NotFinite, StoreError):
+            raise
+        except BaseException:
+            self.checkpoints.save(trainer, self.story)
+            raise
 
-    def _emit(self, event: EpochFinished) -> None:
+    def _emit(self, event: CellResumed | EpochFinished) -> None:
         try:
             self.emit(event)
         except Exception as error:  # whoever listens is no part of the cell
@@ -302,70 +347,28 @@ class _Work:
 
     def _note_memory(self) -> None:
         if self.device.type == "cuda":
-            self.peak_memory = torch.cuda.max_memory_allocated(self.device)
+            peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
+            peak = psutil.Process().memory_info().rss
+        self.story.peak_memory = max(self.story.peak_memory, peak)
 
-    def _assessed(self, assessment: Assessment, warnings: list[str]) -> dict[str, Any]:
-        classifier = self.data.classifier
-        return {
-            "evaluation": EVALUATION,
-            "classes": list(self.data.split.classes),
-            "classifier": None
-            if classifier is None
-            else {"sha256": classifier.sha256, "accuracy": self.data.accuracy},
-            "metrics": assessment.metrics,
-            "metric_sources": self.metric_sources,
-            "diagnostics": {**finite(assessment.diagnostics), "warnings": warnings},
-            "samples_from": assessment.samples_from,
-            "ssim_audit": assessment.ssim_audit,
-        }
-
-    def _result(self, trainer: Trainer, assessment: Assessment) -> dict[str, Any]:
-        spec, settings = self.spec, trainer.settings
-        weight = trainer.model.regularizer.weight
-        # Per image the reconstruction loss is a sum over pixels; where it is their mean, the regularizer weighs
-        # that many times more.
-        factor = trainer.model.pixels if settings.loss_scale == "mean" else 1
-        regularized = [row["seconds"] for row in self.rows if row["phase"] == "regularized"]
-        return {
+    def _files(self, trainer: Trainer, assessment: Assessment) -> dict[str, bytes]:
+        """The files of the result."""
+        rows = self.story.rows
+        warnings = trainer.model.regularizer.warnings(rows)
+        result = {
             "schema": SCHEMA,
-            "id": spec.id,
+            "id": self.spec.id,
             "attempt": self.attempt.directory.name,
             "status": "done",
-            **self._assessed(assessment, trainer.model.regularizer.warnings(self.rows)),
-            "cost": {
-                "optimizer_steps": trainer.optimizer_steps,
-                "device_seconds": sum(row["seconds"] for row in self.rows),
-                "setup_seconds": sum(row["setup_seconds"] for row in self.rows),
-                "images_per_second": trainer.images_per_epoch / median(regularized),
-                "peak_memory_bytes": self.peak_memory,
-            },
-            "beta_effective": None if weight is None else weight * factor,
-            "loss_scale": settings.loss_scale,
-            "environment": {
-                "device": self.device.type,
-                "device_name": device_name(self.device),
-                "precision": settings.precision,
-                "launch": settings.launch.title,
-                "compile": settings.launch.compile_why,
-                "engine": self.engine,
-            },
+            **assessed(assessment, self.data, self.metric_sources, warnings),
+            **trained(trainer, self.story, self.checkpoints.seconds(self.story)),
+            "environment": environment(trainer, self.engine),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # of an array called allow_pickle
-    return buffer.getvalue()
-
-
-def _weights(model: Model) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
-    return buffer.getvalue()
+        return {
+            "result.json": json_bytes(result),
+            "history.json": json_bytes(rows),
+            "arrays.npz": npz_bytes(assessment.arrays),
+            "weights.pt": weights_bytes(trainer.model),
+        }

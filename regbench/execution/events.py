@@ -29,6 +29,20 @@ class CellStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class CellResumed:
+    """The cell goes on from a checkpoint; or it cannot, and begins anew, with the reasons in ``notes``."""
+
+    cell: str
+    epoch: int
+    """Whole epochs that are done; 0 with ``batch`` 0 where the cell begins anew."""
+    epochs: int
+    batch: int
+    """Batches of the next epoch that are done."""
+    notes: tuple[str, ...] = ()
+    """Checkpoints that could not be used, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpochFinished:
     cell: str
     epoch: int
@@ -93,7 +107,14 @@ class SuiteFinished:
 
 
 Event = (
-    TuningStarted | StudyFinished | SuiteStarted | CellStarted | EpochFinished | CellFinished | SuiteFinished
+    TuningStarted
+    | StudyFinished
+    | SuiteStarted
+    | CellStarted
+    | CellResumed
+    | EpochFinished
+    | CellFinished
+    | SuiteFinished
 )
 Listener = Callable[[Event], None]
 

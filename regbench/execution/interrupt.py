@@ -52,7 +52,7 @@ class StopSignal:
         self._level: StopLevel = ""
         self._number: int = signals.SIGINT
         self._next_look = 0.0
-        self._finishing: list[str] = []
+        self._finishing: list[tuple[str, bool]] = []
 
     @property
     def level(self) -> StopLevel:
@@ -81,18 +81,22 @@ class StopSignal:
         return Stop(self._number)
 
     @contextmanager
-    def finishing(self, what: str) -> Iterator[None]:
-        """Inside the block a first signal only raises the level, and ``what`` (``the epoch``) is finished first."""
-        self._finishing.append(what)
+    def finishing(self, what: str, *, batches: bool = True) -> Iterator[None]:
+        """Inside the block a first signal only raises the level, and ``what`` (``the epoch``) is finished first.
+
+        ``batches``: the block looks at the level in between, too; where it does not, a wish to stop at the next
+        batch raises :class:`Stop` there and then.
+        """
+        self._finishing.append((what, batches))
         try:
             yield
         finally:
             self._finishing.pop()
 
-    @property
-    def finished_first(self) -> str:
-        """What is finished before a stop; empty where a signal raises at once."""
-        return self._finishing[-1] if self._finishing else ""
+    def finished_first(self, level: StopLevel) -> str:
+        """What is finished before a stop of this level; empty where it comes at once."""
+        what, batches = self._finishing[-1] if self._finishing else ("", False)
+        return what if level == "epoch" or batches else ""
 
 
 @contextmanager
@@ -118,9 +122,10 @@ def stoppable(
         def handle(number: int, frame: FrameType | None) -> None:
             again = number in seen
             seen.add(number)
-            what = signal.finished_first
+            level: StopLevel = "batch" if number == signals.SIGTERM else "epoch"
+            what = signal.finished_first(level)
             if what and not again:
-                signal.ask("batch" if number == signals.SIGTERM else "epoch", number)
+                signal.ask(level, number)
                 say(_announcement(what, signal.asked))
                 return
             signal.ask("batch", number)  # should somebody swallow the exception

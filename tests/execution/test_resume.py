@@ -1,0 +1,415 @@
+"""A cell that is stopped and continued gives the numbers of one that never was; a bad checkpoint does no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from regbench.errors import StoreError
+from regbench.execution.events import CellResumed
+from regbench.execution.interrupt import Stop, StopSignal, stoppable
+from regbench.store.checkpoints import Checkpoint, CheckpointShelf
+from regbench.store.records import read_metrics
+from tests.execution.resuming import BATCHES, METHODS, SUITE, After, Place, collector
+
+Numbers = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Numbers]:
+    """What each method arrives at undisturbed."""
+    place = Place(tmp_path_factory.mktemp("whole"))
+    for method in METHODS:
+        assert place.run(method).status == "done"
+        assert place.record(method).result["cost"]["resumed"] == []
+    return {method: place.numbers(method) for method in METHODS}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def stop(place: Place, method: str, looks: int, level: Any = "batch") -> None:
+    with pytest.raises(Stop):
+        place.run(method, After(looks, level))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_in_every_phase_and_continued(
+    place: Place, method: str, whole: dict[str, Numbers], tmp_path: Path
+) -> None:
+    stop(place, method, 4)  # after three batches of the warm-up
+    stop(place, method, 2, "epoch")  # at an epoch's end
+    stop(place, method, BATCHES + 2)  # in the epoch that begins the regularization
+    stop(place, method, 4)  # in a later one
+    events, emit = collector()
+    assert place.run(method, emit=emit).status == "done"
+    assert place.numbers(method) == whole[method]
+    resumed = place.record(method).result["cost"]["resumed"]
+    assert [(entry["epoch"], entry["batch"]) for entry in resumed] == [(0, 3), (1, 0), (2, 1), (2, 4)]
+    assert [entry["attempt"][0] for entry in resumed] == ["1", "2", "3", "4"]
+    assert not any("note" in entry for entry in resumed)
+    assert [(e.epoch, e.batch, e.notes) for e in events if isinstance(e, CellResumed)] == [(2, 4, ())]
+    assert place.checkpoints(method) == [], "what is finished needs none"
+
+
+def test_bf16_is_continued_bit_for_bit(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, place = (Place(tmp_path / name, epochs=3, precision="bf16") for name in ("a", "b"))
+    whole.run("ProtoVAE")
+    stop(place, "ProtoVAE", 13)
+    place.run("ProtoVAE")
+    assert place.numbers("ProtoVAE") == whole.numbers("ProtoVAE")
+
+
+def test_an_attempts_end_and_history_tell_of_the_stop(place: Place) -> None:
+    stop(place, "AE", 8)
+    (outcome,) = place.directory("AE").glob("attempts/*/outcome.json")
+    assert json.loads(outcome.read_text())["status"] == "interrupted"
+    stop(place, "AE", 7)
+    second = next(place.directory("AE").glob("attempts/2-*"))
+    assert [row["epoch"] for row in read_metrics(second / "metrics.jsonl")] == [1, 2], (
+        "the first one's come first"
+    )
+    assert [row["epoch"] for row in place.record("AE").history] == [1, 2]
+
+
+def test_an_interval_writes_checkpoints_and_the_last_two_stay(
+    tmp_path: Path, whole: dict[str, Numbers]
+) -> None:
+    place = Place(tmp_path, every="1 epochs")
+    seen: list[list[str]] = []
+
+    def look(event: Any) -> None:
+        seen.append([path.name for path in place.checkpoints("VAE-KL")])
+
+    place.run("VAE-KL", emit=look)
+    # The event of an epoch comes before its checkpoint.
+    assert seen == [
+        [],
+        ["000001-000000.ckpt"],
+        ["000001-000000.ckpt", "000002-000000.ckpt"],
+        ["000002-000000.ckpt", "000003-000000.ckpt"],
+    ]
+    assert place.numbers("VAE-KL") == whole["VAE-KL"]
+
+
+def test_a_time_that_passes_within_an_epoch_writes_one_there(
+    tmp_path: Path, whole: dict[str, Numbers]
+) -> None:
+    place = Place(tmp_path, every="0.000001s")
+    names: set[str] = set()
+    place.run(
+        "ProtoVAE", emit=lambda event: names.update(path.name for path in place.checkpoints("ProtoVAE"))
+    )
+    assert "000000-000004.ckpt" in names, "before the last batch of the first epoch"
+    assert place.numbers("ProtoVAE") == whole["ProtoVAE"]
+
+
+def test_no_interval_and_no_stop_write_nothing(place: Place) -> None:
+    found: list[Path] = []
+    place.run("AE", emit=lambda event: found.extend(place.checkpoints("AE")))
+    assert found == []
+
+
+def test_fresh_begins_anew(place: Place, whole: dict[str, Numbers]) -> None:
+    stop(place, "AE", 8)
+    events, emit = collector()
+    place.run("AE", emit=emit, fresh=True)
+    assert not any(isinstance(event, CellResumed) for event in events)
+    assert place.record("AE").result["cost"]["resumed"] == []
+    assert place.numbers("AE") == whole["AE"]
+
+
+def test_a_stop_before_the_first_batch_loses_nothing_and_writes_nothing(place: Place) -> None:
+    stop(place, "AE", 1)
+    assert place.checkpoints("AE") == []
+
+
+METRIC = '''
+import os
+import regbench
+
+TRAINED = []
+
+
+class Disturbing(regbench.Metric):
+    """The squared error; does ``DISTURB`` when it is asked about all test images."""
+
+    name, label, better, definition = "disturbing", "disturbing", "lower", "made up"
+
+    def per_image(self, x_BCHW, logits_BCHW):
+        if len(x_BCHW) == 40 and os.environ.get("DISTURB"):
+            exec(os.environ["DISTURB"])
+        return (x_BCHW - logits_BCHW.sigmoid()).pow(2).flatten(1).mean(1)
+
+
+@regbench.hookimpl
+def regbench_metrics():
+    return [Disturbing]
+'''
+
+
+def disturbed(folder: Path) -> Place:
+    (folder / "disturbing.py").write_text(METRIC)
+    text = SUITE.format(epochs=3, precision="fp32").replace('"ssim"', '"ssim", "disturbing"')
+    return Place(folder, text)
+
+
+@pytest.mark.parametrize(
+    ("disturbance", "ends"),
+    [
+        ("os.kill(os.getpid(), 15)", Stop),
+        ("os.kill(os.getpid(), 2); os.kill(os.getpid(), 2)", Stop),
+        ("raise RuntimeError('no')", "failed"),
+    ],
+)
+def test_what_ends_the_evaluation_does_not_cost_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturbance: str, ends: Any
+) -> None:
+    place = disturbed(tmp_path)
+    monkeypatch.setenv("DISTURB", disturbance)
+    if ends is Stop:
+        with pytest.raises(Stop) as stopped, stoppable() as asked:
+            place.run("AE", asked)
+        assert stopped.value.exit_code == (143 if "15" in disturbance else 130)
+    else:
+        assert place.run("AE").status == ends
+    assert [path.name for path in place.checkpoints("AE")] == ["000003-000000.ckpt"]
+    monkeypatch.delenv("DISTURB")
+    monkeypatch.setattr("regbench.training.trainer.Trainer.run_epoch", None)  # nothing is trained any more
+    assert place.run("AE").status == "done"
+    assert place.checkpoints("AE") == []
+
+
+def test_ctrl_c_in_the_evaluation_finishes_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = disturbed(tmp_path)
+    monkeypatch.setenv("DISTURB", "os.kill(os.getpid(), 2); os.environ.pop('DISTURB')")
+    said: list[str] = []
+    with stoppable(announce=said.append) as asked:
+        assert place.run("AE", asked).status == "done"
+        assert asked.level == "epoch"
+        with pytest.raises(Stop) as stopped:
+            asked.check()
+    assert stopped.value.exit_code == 130
+    assert said[0].startswith("finishing the cell, then stopping")
+
+
+# --- checkpoints that cannot be used
+
+
+def spoil(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(
+        content if how == "flipped" else content[: len(content) // 2 if how == "truncated" else 0]
+    )
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_bad_checkpoint_is_named_kept_aside_and_done_without(
+    place: Place, whole: dict[str, Numbers], how: str, both: bool
+) -> None:
+    stop(place, "ProtoVAE", 3)
+    stop(place, "ProtoVAE", 10)
+    first, second = place.checkpoints("ProtoVAE")
+    for path in [first, second] if both else [second]:
+        spoil(path, how)
+    bad = second.read_bytes()
+    events, emit = collector()
+    assert place.run("ProtoVAE", emit=emit).status == "done"
+    assert place.numbers("ProtoVAE") == whole["ProtoVAE"]
+    (resumed,) = (event for event in events if isinstance(event, CellResumed))
+    assert (resumed.epoch, resumed.batch) == ((0, 0) if both else (0, 2))
+    assert len(resumed.notes) == (2 if both else 1)
+    why = "is empty" if how == "empty" else "is truncated or altered"
+    assert f"checkpoints/{second.name} {why}" in resumed.notes[0]
+    assert f"kept as {second.name}.unusable" in resumed.notes[0]
+    assert second.with_name(f"{second.name}.unusable").read_bytes() == bad
+    log = next(place.directory("ProtoVAE").glob("attempts/3-*/log.txt")).read_text()
+    assert resumed.notes[0] in log
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {os.environ['EVIL']}",))
+
+
+def shelf_of(place: Place, method: str) -> tuple[CheckpointShelf, Checkpoint]:
+    spec = place.cells[method].spec
+    stamp = {"cell": spec.id, "schema": 1, "numerics": spec.key()["numerics"]}
+    shelf = CheckpointShelf(place.directory(method), stamp)
+    return shelf, next(shelf.newest())
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_malicious_pickle_is_refused_without_effect(
+    place: Place, whole: dict[str, Numbers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    """Its SHA-256 fits: whoever can write there can compute it."""
+    effect = tmp_path / "evil"
+    monkeypatch.setenv("EVIL", str(effect))
+    stop(place, "AE", 8)
+    shelf, good = shelf_of(place, "AE")
+    # As torch writes it, or bare with protocol 2, which is what its reader expects.
+    state = _saved(Evil()) if zipped else pickle.dumps(Evil(), protocol=2)
+    shelf.save(good.path.parent.parent, 1, 3, good.facts, state)
+    events, emit = collector()
+    place.run("AE", emit=emit)
+    assert not effect.exists()
+    (resumed,) = (event for event in events if isinstance(event, CellResumed))
+    assert (resumed.epoch, resumed.batch, len(resumed.notes)) == (1, 2, 1)
+    assert "cannot be loaded: UnpicklingError" in resumed.notes[0]
+    assert place.numbers("AE") == whole["AE"]
+    pickle.loads(pickle.dumps(Evil()))
+    assert effect.exists(), "it would have had an effect"
+
+
+def _saved(value: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def test_another_cells_checkpoint_is_refused(place: Place, whole: dict[str, Numbers]) -> None:
+    stop(place, "VAE-KL", 8)
+    stop(place, "AE", 4)
+    (foreign,), (own,) = place.checkpoints("VAE-KL"), place.checkpoints("AE")
+    own.with_name("000003-000000.ckpt").write_bytes(foreign.read_bytes())
+    events, emit = collector()
+    place.run("AE", emit=emit)
+    (resumed,) = (event for event in events if isinstance(event, CellResumed))
+    assert (resumed.epoch, resumed.batch) == (0, 3)
+    assert "is not this cell's: its cell is" in resumed.notes[0]
+    assert place.numbers("AE") == whole["AE"]
+
+
+def test_a_state_that_fits_only_half_leaves_no_trace(place: Place, whole: dict[str, Numbers]) -> None:
+    """Weights that load, and moments that do not."""
+    stop(place, "ProtoVAE", 13)
+    shelf, good = shelf_of(place, "ProtoVAE")
+    state = torch.load(io.BytesIO(good.state), weights_only=True)
+    del state["optimizers"][sorted(state["optimizers"])[-1]]
+    shelf.save(good.path.parent.parent, 3, 0, good.facts, _saved(state))
+    good.path.unlink()
+    events, emit = collector()
+    place.run("ProtoVAE", emit=emit)
+    (resumed,) = (event for event in events if isinstance(event, CellResumed))
+    assert (resumed.epoch, resumed.batch) == (0, 0)
+    assert "cannot be loaded: KeyError" in resumed.notes[0]
+    assert place.numbers("ProtoVAE") == whole["ProtoVAE"]
+
+
+def test_another_environment_goes_on_and_is_recorded(place: Place) -> None:
+    stop(place, "AE", 8)
+    shelf, good = shelf_of(place, "AE")
+    older = {**good.facts["environment"], "torch": "2.0.0"}
+    shelf.save(good.path.parent.parent, 1, 2, {**good.facts, "environment": older}, good.state)
+    place.run("AE")
+    (entry,) = place.record("AE").result["cost"]["resumed"]
+    assert entry["note"] == f"torch 2.0.0 -> {torch.__version__}"
+
+
+# --- disks
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from regbench.errors import StoreError
+from regbench.execution.interrupt import Stop
+from tests.execution.resuming import After, Place
+
+place = Place(Path(sys.argv[1]))
+place.runner._data(place.cells["AE"].spec)
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    place.run("AE", After(int(sys.argv[3])))
+except StoreError as error:
+    print(error, "|", error.hint)
+    sys.exit(4)
+except Stop:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_leaves_the_checkpoint_before_as_it_is(
+    place: Place, tmp_path: Path, whole: dict[str, Numbers]
+) -> None:
+    stop(place, "AE", 4)
+    (before,) = place.checkpoints("AE")
+    content = before.read_bytes()
+    limit = len(content) // 2
+    command = [sys.executable, "-c", CHILD, str(tmp_path), str(limit), "4"]
+    child = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    assert child.returncode == 4, child.stderr
+    assert "cannot write" in child.stdout
+    assert "ulimit -f" in child.stdout
+    assert place.checkpoints("AE") == [before]
+    assert before.read_bytes() == content
+    assert not list(place.directory("AE").glob("attempts/*/checkpoints/.*")), "no half-written file stays"
+    place.run("AE")
+    assert place.numbers("AE") == whole["AE"]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_directory_that_cannot_be_written_is_a_clean_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(place, "AE", 4)
+    attempts = place.directory("AE") / "attempts"
+    attempts.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            place.run("AE")
+    finally:
+        attempts.chmod(0o700)
+
+
+def test_links_are_not_followed_out_of_the_cell(
+    place: Place, tmp_path: Path, whole: dict[str, Numbers]
+) -> None:
+    stop(place, "AE", 4)
+    stop(place, "AE", 8)
+    first, second = place.checkpoints("AE")
+    outside = tmp_path / "outside.ckpt"
+    second.rename(outside)
+    second.symlink_to(outside)
+    away = tmp_path / "away"
+    first.parent.rename(away)
+    first.parent.symlink_to(away)
+    events, emit = collector()
+    place.run("AE", emit=emit)
+    (resumed,) = (event for event in events if isinstance(event, CellResumed))
+    assert (resumed.epoch, resumed.batch) == (0, 0)
+    assert sorted("is a link" in note or "reached by a link" in note for note in resumed.notes) == [
+        True,
+        True,
+    ]
+    assert outside.is_file(), "and nothing out there is removed"
+    assert (away / first.name).is_file()
+    assert place.numbers("AE") == whole["AE"]
+
+
+def test_a_signal_asked_from_outside_reaches_the_training(place: Place) -> None:
+    with pytest.raises(Stop):
+        place.run("AE", StopSignal(also=lambda: "batch"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
