@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.api import Dims, Regularizer
+from regbench.errors import DeviceError
 from regbench.modes import forked
 from regbench.nets import Decoder, NetShape, SharedAutoencoder
 from regbench.ops.compilation import compilable
@@ -115,12 +117,35 @@ def build_model(
     """A freshly initialised model, its weights a pure function of ``seed``.
 
     The shared net has a random stream of its own, so that every method of a seed starts from the same one.
-    Weights are drawn on the CPU: they do not depend on the device.
+    Weights are drawn on the CPU: they do not depend on the device. Raises ``DeviceError`` for a net that cannot be
+    trained in all the memory that the device has.
     """
     dims = Dims(latent=shape.latent, features=shape.features, channels=shape.channels, side=shape.side)
+    _check_memory(shape, torch.device(device))
     with forked(torch.device("cpu"), derive(seed, "weights")):
         net = SharedAutoencoder(shape)
         torch.manual_seed(derive(seed, "regularizer"))
         method = regularizer(regularizer.Options(**(options or {})), dims)
     model = Model(net, method, loss_scale)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+BYTES_PER_WEIGHT = 16
+"""A float32 weight, its gradient and Adam's two moments."""
+
+
+def _check_memory(shape: NetShape, device: torch.device) -> None:
+    """Refuse what could only end with the system killing the process; activations come on top, and are not counted."""
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in SharedAutoencoder(shape).parameters())
+    needed = count * BYTES_PER_WEIGHT
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[1]
+    else:
+        memory = psutil.virtual_memory().total + psutil.swap_memory().total
+    if needed > memory:
+        raise DeviceError(
+            f"the net has {count:,} weights: {needed / 1e9:,.0f} GB with their gradients and Adam's moments, and "
+            f"{device} has {memory / 1e9:,.0f} GB",
+            hint="lower widths, features or latent in [model]",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import platformdirs
 
 from regbench import __version__
+
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])(\..*)?")
+"""Names that Windows keeps for devices, whatever their ending."""
 
 
 def remember(names: Mapping[str, Iterable[str]]) -> None:

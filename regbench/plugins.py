@@ -25,6 +25,7 @@ import pluggy
 
 from regbench import __version__, hookspecs
 from regbench.errors import PluginError
+from regbench.names import RESERVED
 
 BUNDLED = (
     "regbench.regularizers",
@@ -252,9 +253,10 @@ def _checked(cls: Any, base: type[Any], hook: str, origin: str, distribution: st
         what = cls.__name__ if inspect.isclass(cls) else f"an instance of {type(cls).__name__}"
         raise PluginError(f"{hook} returned {what}, which is not a subclass of regbench.{base.__name__}")
     name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > 64 or RESERVED.fullmatch(name):
         raise PluginError(
-            f"{cls.__name__}.name is {name!r}; expected lower-case letters, digits and hyphens, like 'my-method'"
+            f"{cls.__name__}.name is {repr(name)[:80]}; expected at most 64 lower-case letters, digits and hyphens, "
+            "like 'my-method'"
         )
     if issubclass(cls, ABC) and inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from regbench.errors import DeviceError
 from regbench.model import build_model
 from regbench.modes import threads
 from regbench.nets import NetShape, SharedAutoencoder, decoder_widths, forward_flops
@@ -115,3 +118,10 @@ def test_seeds_are_stable_and_apart() -> None:
     assert derive(0, "weights") == 8454698744502178088
     assert len({derive(seed, purpose, n) for seed in range(10) for purpose in "ab" for n in range(10)}) == 200
     assert all(0 <= derive(seed) < 2**63 for seed in range(100))
+
+
+def test_a_net_that_no_memory_holds_is_refused_before_it_is_built() -> None:
+    shape = NetShape(channels=1, side=8, latent=65536, features=65536, widths=(8192,))
+    with pytest.raises(DeviceError, match=r"the net has [\d,]{18,} weights: [\d,]+ GB with") as caught:
+        build_model(replace(shape, latent=10**9), registry().regularizers["ae"].cls, seed=0)
+    assert caught.value.hint == "lower widths, features or latent in [model]"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from regbench.data.location import fetch_command
+from regbench.data.location import fetch_command, usable
 from regbench.errors import DataError
+
+DataPath = Annotated[Path, AfterValidator(usable)]
+"""A file or directory that holds data; a relative path starts at the data directory."""
 
 
 class DatasetOptions(BaseModel):

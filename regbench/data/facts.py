@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def facts_of(path: Path, options: dict[str, Any], load: Callable[[], Images]) -> tuple[Sizes, str]:
     """Sizes and fingerprint of the images that ``load`` reads from ``path`` with these options.
 
-    They are read only where the file's size or time of change, or an option, is another than when they were kept.
+    They are read only where the file's size or times of change, or an option, are others than when they were kept.
     A cache that is damaged or cannot be written means that they are read again.
     """
     try:
@@ -32,7 +32,9 @@ def facts_of(path: Path, options: dict[str, Any], load: Callable[[], Images]) ->
     except OSError:
         images = load()  # which says what is wrong
         return Sizes(len(images.train), len(images.test)), fingerprint_of(images)
-    stamp = [VERSION, str(path.resolve()), options, state.st_size, state.st_mtime_ns]
+    # The time of change can be set, as copying programs do; that of the change of state cannot.
+    times = [state.st_mtime_ns, state.st_ctime_ns]
+    stamp = [VERSION, str(path.resolve()), options, state.st_size, *times]
     key = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()
     file = cache_root() / "arrays" / f"{key[:32]}.json"
     try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes, in_words
+from regbench.data.base import DataPath, Dataset, DatasetOptions, Images, ImageShape, Sizes, in_words
 from regbench.data.decoded import DecodedCache
 from regbench.data.split import hashed_test
 from regbench.errors import DataError
@@ -28,7 +28,7 @@ CHUNK = 256
 class FolderOptions(DatasetOptions):
     """Options of the data set ``folder``."""
 
-    path: Path
+    path: DataPath
     """Top of the tree; a relative path starts at the data directory."""
     side: int = Field(ge=4, le=1024)
     """Height and width that every image is brought to."""
@@ -49,6 +49,8 @@ class ImageFile:
     """Name of its class directory; empty for an image that is in none."""
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """Nobody can set it, as a copy's time of change can be set to its original's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Folder(Dataset):
     def _cache(self, root: Path, listing: Listing) -> DecodedCache:
         (top,) = self.files(root)
         state = [
-            [split, file.key, file.size, file.mtime_ns]
+            [split, file.key, file.size, file.mtime_ns, file.ctime_ns]
             for split, files in (("train", listing.train), ("test", listing.test))
             for file in files
         ]
@@ -119,7 +121,7 @@ class Folder(Dataset):
 
     def _list(self, root: Path) -> Listing:
         (top,) = self.files(root)
-        if not top.is_dir():
+        if not _is_directory(top):
             raise DataError(
                 f"{top} is not a directory",
                 hint="path is taken from the data directory unless it is absolute",
@@ -188,19 +190,37 @@ def _images_below(top: Path) -> list[ImageFile]:
     return found
 
 
-def _walk(directory: Path, prefix: str) -> Iterator[ImageFile]:
+def _is_directory(path: Path) -> bool:
     try:
+        return path.is_dir()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _walk(
+    directory: Path, prefix: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[ImageFile]:
+    """``above``: what the directories that this one lies in are to the file system."""
+    try:
+        status = directory.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above and here[1]:
+            raise DataError(
+                f"{directory} is a symbolic link to a directory that it lies in: its images would have no end",
+                hint="take the link out of the tree",
+            )
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 key = f"{prefix}{entry.name}"
                 if entry.is_dir():
-                    yield from _walk(Path(entry.path), f"{key}/")
+                    yield from _walk(Path(entry.path), f"{key}/", above | {here})
                 elif Path(entry.name).suffix.lower() in SUFFIXES:
                     status = entry.stat()
                     label = key.partition("/")[0] if prefix else ""
-                    yield ImageFile(Path(entry.path), key, label, status.st_size, status.st_mtime_ns)
+                    times = (status.st_mtime_ns, status.st_ctime_ns)
+                    yield ImageFile(Path(entry.path), key, label, status.st_size, *times)
     except OSError as error:
         raise DataError(f"{error.filename or directory} cannot be read: {error.strerror}") from error
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import platformdirs
 
+from regbench.errors import UsageError
+
 DATA_VARIABLE = "REGBENCH_DATA"
 CACHE_VARIABLE = "REGBENCH_CACHE"
+LONGEST_PATH = 2048
+NO_HOME = "the home directory of that user is not known"
 
 
 def data_root(data_dir: Path | str | None = None) -> Path:
@@ -37,4 +41,24 @@ def fetch_command(name: str, root: Path) -> str:
 
 def _first(given: Path | str | None, variable: str, default: Path) -> Path:
     chosen = given if given is not None else os.environ.get(variable) or default
-    return Path(chosen).expanduser().absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{chosen}: {NO_HOME}", hint="give the full path of the directory") from error
+
+
+def usable(path: Path) -> Path:
+    """The path of an option, where the system could have such a file. Raises ``ValueError``."""
+    try:
+        path.expanduser()
+    except RuntimeError:
+        raise ValueError(NO_HOME) from None
+    if (
+        "\0" in str(path)
+        or len(bytes(path)) > LONGEST_PATH
+        or any(len(os.fsencode(part)) > 255 for part in path.parts)
+    ):
+        raise ValueError(
+            f"expected a path of at most {LONGEST_PATH} bytes, 255 for each name, and no zero byte"
+        )
+    return path

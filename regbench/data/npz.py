@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from pydantic import Field
 
-from regbench.data.base import Dataset, DatasetOptions, Images, ImageShape, Sizes
+from regbench.data.base import DataPath, Dataset, DatasetOptions, Images, ImageShape, Sizes
 from regbench.data.facts import facts_of
 from regbench.data.split import hashed_test
 from regbench.errors import DataError
 
 NAMES = ("train", "train_labels", "test", "test_labels", "classes")
+
+MOST_CLASSES = 65_536
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,7 +30,7 @@ Arrays = Mapping[str, NDArray[Any]]
 class NpzOptions(DatasetOptions):
     """Options of the data set ``npz``."""
 
-    path: Path
+    path: DataPath
     """The .npz file; a relative path starts at the data directory."""
     side: int = Field(ge=4, le=1024)
     """Height and width of the images in the file."""
@@ -95,17 +99,18 @@ class Npz(Dataset):
 
 
 def _read(path: Path) -> Arrays:
-    if not path.is_file():
-        raise DataError(
-            f"{path} is missing", hint="path is taken from the data directory unless it is absolute"
-        )
     try:
+        if not path.is_file():
+            raise DataError(
+                f"{path} is missing", hint="path is taken from the data directory unless it is absolute"
+            )
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, NpzFile):
                 raise ValueError("it holds one array without a name")
+            _check_size(path, archive)
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as a NumPy archive without pickled objects: {error}",
             hint="write it with numpy.savez, from arrays of numbers and strings",
@@ -123,6 +128,35 @@ def _read(path: Path) -> Arrays:
     return arrays
 
 
+def _check_size(path: Path, archive: NpzFile) -> None:
+    """What is packed small may be large, and a header may say anything: nothing is unpacked before it is known to fit.
+
+    Raises ``DataError``; ``ValueError`` where a header says another size than the archive.
+    """
+    total = 0
+    assert archive.zip is not None
+    for member in archive.zip.infolist():
+        total += member.file_size
+        with archive.zip.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(stream)
+            if dtype.hasobject:
+                raise ValueError(f"{member.filename} holds pickled objects")
+            if math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
+                raise ValueError(f"{member.filename} says shape {shape}, which is not what it holds")
+    memory = psutil.virtual_memory().total
+    if total > memory:
+        found = (
+            f"{path} holds {total / 1e9:,.0f} GB of arrays; this machine has {memory / 1e9:,.0f} GB of memory"
+        )
+        raise DataError(found, hint="take fewer or smaller images, or a machine with more memory")
+
+
 def _labels(path: Path, arrays: Arrays, split: str, count: int) -> NDArray[np.int64]:
     name = f"{split}_labels"
     if name not in arrays:
@@ -134,6 +168,11 @@ def _labels(path: Path, arrays: Arrays, split: str, count: int) -> NDArray[np.in
         )
     if labels.size and labels.min() < 0:
         raise DataError(f"{path}: {name} has negative labels; expected 0 and up")
+    if labels.size and labels.max() >= MOST_CLASSES:
+        raise DataError(
+            f"{path}: {name} has the label {labels.max()}; expected at most {MOST_CLASSES - 1:,}",
+            hint="number the classes from 0, without gaps",
+        )
     return labels.astype(np.int64)
 
 

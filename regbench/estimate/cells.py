@@ -123,6 +123,7 @@ class Probe:
             warm, extra = self._phase(trainer, 1, 1)
         start = self._start(trainer)
         full, more = self._phase(trainer, warmup + 1, warmup + 2)
+        self._revive(model)
         point = self._repeated(lambda: curve_point(model, data))
         self._note_memory()
         evaluation = self._evaluation(model, data, share)
@@ -136,6 +137,13 @@ class Probe:
             assessment=evaluation,
             memory=self._peak + self._images(data, trainer.batches),
         )
+
+    def _revive(self, model: Model) -> None:
+        """Fresh weights, where training on noise has lost the numbers: no metric is defined for what is not finite."""
+        if all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+            return
+        fresh, _ = model_of(self.spec, self.method, self.device)
+        model.load_state_dict(fresh.state_dict())
 
     def _trainer(self) -> Trainer:
         spec = self.spec

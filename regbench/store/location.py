@@ -13,6 +13,8 @@ from regbench.store.records import LOCK
 
 ENVIRONMENT = "REGBENCH_RUNS"
 _LAST = ".last"
+LARGEST_SUITE = 128 * 1024
+"""Bytes of a suite file."""
 
 
 def runs_dir(given: Path | None = None) -> Path:
@@ -30,9 +32,18 @@ def mark_last(run: Path) -> None:
 def _suite_name(path: Path) -> str:
     """The run's name that a suite file gives; what is no readable suite file is taken for a name itself."""
     try:
-        return str(tomllib.loads(path.read_text(encoding="utf-8"))["suite"]["name"])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError):
-        return path.stem
+        if path.is_file() and path.stat().st_size <= LARGEST_SUITE:  # no pipe, and nothing without an end
+            return str(tomllib.loads(path.read_text(encoding="utf-8"))["suite"]["name"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    return path.stem
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / LOCK).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
@@ -41,11 +52,9 @@ def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
     known = sorted(path.parent.name for path in home.glob(f"*/{LOCK}")) if home.is_dir() else []
     if given is None:
         last = home / _LAST
-        if (
-            last.is_file()
-            and (run := home / last.read_text(encoding="utf-8").strip()).joinpath(LOCK).is_file()
-        ):
-            return run
+        name = last.read_text(encoding="utf-8", errors="replace").strip() if last.is_file() else ""
+        if name in known:  # and nowhere else, whatever the file says
+            return home / name
         if len(known) == 1:
             return home / known[0]
         listing = f"; it holds {', '.join(known)}" if known else ""
@@ -57,7 +66,7 @@ def find_run(given: str | Path | None = None, runs: Path | None = None) -> Path:
         )
     path = Path(given)
     for candidate in (path, home / path, home / _suite_name(path)):
-        if (candidate / LOCK).is_file():
+        if _is_run(candidate):
             return candidate
     near = difflib.get_close_matches(path.stem, known, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else f"; it holds {', '.join(known) or 'no run'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
@@ -131,8 +132,8 @@ def _check_regularizers(draft: Draft, registry: Registry) -> tuple[list[Method],
 
 
 def _same_label(seen: dict[str, int], label: str, index: int, table: str) -> Iterator[Fault]:
-    """Labels name files too, and some file systems see no difference between AE and ae."""
-    other = seen.setdefault(label.casefold(), index)
+    """Labels name files too, and some file systems see no difference between AE and ae, or two ways to write an é."""
+    other = seen.setdefault(normalize("NFC", normalize("NFC", label).casefold()), index)
     if other != index:
         problem = f"already the label of {table}[{other}]; give one of the two another"
         yield Fault(f"{table}[{index}].label", show(label), problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,27 @@ def read(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """
     document = toml.read(path)
     bases: list[Path] = []
-    files = [path.resolve()]
+    files = [_resolved(path)]
     while (base := _base(document)) is not None:
+        if "\0" in base:
+            fault = Fault("suite.extends", show(base), "expected the path of a suite file")
+            raise SuiteError(show_path(path), [fault])
         where = files[-1].parent / base
-        if where.resolve() in files or len(files) > DEEPEST:
+        if _resolved(where) in files or len(files) > DEEPEST:
             chain = " -> ".join(show_path(file) for file in (path, *bases, where))
-            expected = "the suites extend each other in a circle" if where.resolve() in files else "too long"
+            expected = "the suites extend each other in a circle" if _resolved(where) in files else "too long"
             raise SuiteError(show_path(path), [Fault("suite.extends", show(base), f"{expected}: {chain}")])
         # Beside the file it is named in, and shown as somebody in the working directory would write it.
         shown = (bases[-1] if bases else path).parent / base
         document = _joined(document, _read_base(shown, path, base))
         bases.append(shown)
-        files.append(where.resolve())
+        files.append(_resolved(where))
     return document, tuple(bases)
+
+
+def _resolved(path: Path) -> Path:
+    """Without links; other than ``Path.resolve`` it takes links in a circle as they are, for reading to refuse."""
+    return Path(os.path.realpath(path))
 
 
 def _base(document: Mapping[str, Any]) -> str | None:

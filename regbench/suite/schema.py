@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, create_model
 
 from regbench.api import Search
+from regbench.names import RESERVED
 from regbench.suite.claims import Claim
 from regbench.suite.faults import show_path
 from regbench.suite.table import Table
@@ -22,7 +23,8 @@ Settings = TypeVar("Settings", bound=Table)
 
 MOST_SEEDS = 10_000
 LARGEST_SEED = 2**63 - 1
-RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")  # names that Windows keeps for devices
+LONGEST_FILE_LABEL = 120
+"""Bytes of UTF-8: with what is added to it, a file's name may have 255."""
 
 
 def _slug(name: str) -> str:
@@ -41,8 +43,12 @@ def check_label(label: str) -> str:
 
 
 def _file_label(label: str) -> str:
-    if set(label) & set('<>:"/\\|?*') or label.startswith(".") or RESERVED.fullmatch(label):
-        raise ValueError('expected a label that can name a file: none of <>:"/\\|?*, no dot in front')
+    if set(label) & set('<>:"/\\|?*') or {label[:1], label[-1:]} & {"."} or RESERVED.fullmatch(label):
+        raise ValueError('expected a label that can name a file: none of <>:"/\\|?*, no dot at its ends')
+    if len(label.encode(errors="replace")) > LONGEST_FILE_LABEL:
+        raise ValueError(
+            f"expected a label that can name a file: at most {LONGEST_FILE_LABEL} bytes of UTF-8"
+        )
     return check_label(label)
 
 

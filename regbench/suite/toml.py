@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from regbench.errors import Fault, SuiteError
+from regbench.store.location import LARGEST_SUITE
 from regbench.suite.faults import join, show, show_path
 
-MOST_BYTES = 128 * 1024
+MOST_BYTES = LARGEST_SUITE
 DEEPEST = 12
 """Tables and lists inside each other; regbench itself needs six."""
 LARGEST_INTEGER = 2**63 - 1
@@ -21,6 +23,10 @@ LARGEST_INTEGER = 2**63 - 1
 def read(path: Path) -> dict[str, Any]:
     """Parse the TOML file. Raises ``SuiteError`` where there is no such file or it is not TOML."""
     try:
+        if (
+            not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
+        ):  # opening a pipe would wait for its writer
+            raise SuiteError(show_path(path), [Fault("file", "", "is not a regular file")])
         with path.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
@@ -28,7 +34,9 @@ def read(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise SuiteError(show_path(path), [Fault("file", "", "is a directory")], hint=_nearby(path)) from None
     except OSError as error:
-        raise SuiteError(show_path(path), [Fault("file", "", f"cannot be read: {error.strerror}")]) from None
+        raise SuiteError(
+            show_path(path), [Fault("file", "", f"cannot be read: {error.strerror or error}")]
+        ) from None
     if len(content) > MOST_BYTES:
         raise SuiteError(
             show_path(path), [Fault("file", "", f"larger than {MOST_BYTES // 1024} KiB; no suite is")]
@@ -53,7 +61,9 @@ def parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         fault = _syntax_fault(str(error), text)
     except ValueError as error:  # a number with thousands of digits, a date that is none
-        fault = Fault("file", "", f"not TOML: {error}")
+        digits = "integer string conversion" in str(error)
+        problem = "an integer with thousands of digits" if digits else str(error)
+        fault = Fault("file", "", f"not TOML: {problem}")
     raise SuiteError(file, [fault], hint="the syntax of TOML: https://toml.io")
 
 

@@ -198,3 +198,10 @@ def test_the_classifier_is_timed_on_some_steps_and_scaled_to_all(monkeypatch: py
     monkeypatch.setattr(datasets, "train_classifier", train)
     split = noise_split(SplitSizes(200, 1, 10), 1, 8)
     assert datasets._training(split, 20_000, torch.device("cpu")) == pytest.approx(0.5 * 12 * 312)
+
+
+def test_a_method_that_diverges_on_noise_is_timed_all_the_same(tmp_path: Path) -> None:
+    loud = '\n[[regularizers]]\nname = "vae-kl"\noptions = { weight = 1e308 }\n'
+    ready = resolved(tmp_path, loud)
+    (cost,) = {each.seconds for each in estimated(ready).cells.values()}
+    assert cost > 0
