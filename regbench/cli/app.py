@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from regbench import __version__
-from regbench.cli import compare, data, new, plugins, report, reproduce, run, suite
+from regbench.cli import compare, data, merge, new, plugins, report, reproduce, run, suite
 from regbench.errors import RegbenchError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command()(run.plan)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
+app.command()(merge.merge)
 app.command()(plugins.plugins)
 app.command()(plugins.check)
 app.command()(suite.schema)
