@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from regbench.engines.base import Engine
 from regbench.engines.local import Local
+from regbench.engines.slurm import Slurm
 from regbench.hookspecs import hookimpl
 
 
 @hookimpl
 def regbench_engines() -> list[type[Engine]]:
-    return [Local]
+    return [Local, Slurm]
