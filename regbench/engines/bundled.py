@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from regbench.engines.base import Engine
 from regbench.engines.local import Local
+from regbench.engines.ray import Ray
 from regbench.engines.slurm import Slurm
 from regbench.hookspecs import hookimpl
 
 
 @hookimpl
 def regbench_engines() -> list[type[Engine]]:
-    return [Local, Slurm]
+    return [Local, Ray, Slurm]
