@@ -46,19 +46,8 @@ def load_frame(run: Run) -> pd.DataFrame:
 
     Raises ``StoreError`` where a result has been altered.
     """
-    metrics = list(run.suite["metrics"])
-    diagnostics = diagnostic_columns(run)
-    columns = [*_IDENTITY, *metrics, *(name + SAMPLED for name in metrics), *diagnostics.values(), *_REST]
-    rows = [_row(cell, metrics, diagnostics) for cell in run.cells]
-    frame = pd.DataFrame(rows, columns=columns)
-    numbers = [
-        *metrics,
-        *(name + SAMPLED for name in metrics),
-        *diagnostics.values(),
-        *COST,
-        "beta_effective",
-    ]
-    return frame.astype(dict.fromkeys(numbers, "float64"))
+    frame: pd.DataFrame = _read(run)[0]
+    return frame.copy()
 
 
 def diagnostic_columns(run: Run) -> dict[str, str]:
@@ -66,18 +55,37 @@ def diagnostic_columns(run: Run) -> dict[str, str]:
 
     A diagnostic has its own name as its column, or ``diagnostic_<name>`` where that is taken.
     """
-    metrics = run.suite["metrics"]
-    taken = {*_IDENTITY, *_REST, *metrics, *(name + SAMPLED for name in metrics)}
-    names = dict.fromkeys(
-        name
-        for cell in run.cells
-        if cell.status == "done"
-        for name, _ in _numbers(cell.result["diagnostics"])
+    return dict(_read(run)[1])
+
+
+def _read(run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The frame and the columns of its diagnostics; every part of a report asks for them."""
+    found: tuple[pd.DataFrame, dict[str, str]] | None = run.computed.get(__name__)
+    if found is None:
+        found = run.computed[__name__] = _frame(run)
+    return found
+
+
+def _frame(run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
+    metrics = list(run.suite["metrics"])
+    sampled = [name + SAMPLED for name in metrics]
+    measured = [
+        dict(_numbers(cell.result["diagnostics"])) if cell.status == "done" else {} for cell in run.cells
+    ]
+    taken = {*_IDENTITY, *_REST, *metrics, *sampled}
+    names = dict.fromkeys(name for numbers in measured for name in numbers)
+    diagnostics = {name: f"diagnostic_{name}" if name in taken else name for name in names}
+    columns = [*_IDENTITY, *metrics, *sampled, *diagnostics.values(), *_REST]
+    rows = (
+        _row(cell, metrics, {diagnostics[name]: value for name, value in numbers.items()})
+        for cell, numbers in zip(run.cells, measured, strict=True)
     )
-    return {name: f"diagnostic_{name}" if name in taken else name for name in names}
+    frame = pd.DataFrame(rows, columns=columns)
+    numbers = [*metrics, *sampled, *diagnostics.values(), *COST, "beta_effective"]
+    return frame.astype(dict.fromkeys(numbers, "float64")), diagnostics
 
 
-def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -> dict[str, Any]:
+def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, float]) -> dict[str, Any]:
     regularizer = cell.key["regularizer"]
     row = {
         "dataset": cell.dataset,
@@ -95,7 +103,7 @@ def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -
     sampled = result["metrics"]["sampled"] or {}
     row |= {name: _number(result["metrics"]["mean"].get(name)) for name in metrics}
     row |= {name + SAMPLED: _number(sampled.get(name)) for name in metrics}
-    row |= {diagnostics[name]: value for name, value in _numbers(result["diagnostics"])}
+    row |= diagnostics
     row |= {name: _number(result["cost"].get(name)) for name in COST}
     row |= {name: result["environment"].get(name) for name in ENVIRONMENT}
     row["beta_effective"] = _number(result["beta_effective"])
@@ -108,7 +116,7 @@ def _row(cell: CellRecord, metrics: list[str], diagnostics: Mapping[str, str]) -
 def _numbers(diagnostics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers among the diagnostics; those of a nested table are called ``<table>_<name>``."""
     for name, value in diagnostics.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):  # cheaper than Mapping, and from JSON it is one
             yield from _numbers(value, f"{prefix}{name}_")
         elif (number := _number(value)) is not None:
             yield f"{prefix}{name}", number
@@ -116,6 +124,6 @@ def _numbers(diagnostics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 def _number(value: Any) -> float | None:
     """A stored number; the store writes what is not finite as the texts ``nan``, ``inf`` and ``-inf``."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if type(value) is float or type(value) is int:  # no bool
         return float(value)
     return float(value) if value in ("nan", "inf", "-inf") else None

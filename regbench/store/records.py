@@ -50,6 +50,11 @@ def read_json(path: Path, **needs: type) -> dict[str, Any]:
         raise StoreError(f"cannot read {path}: {error.strerror}", hint=ASIDE) from error
     if not isinstance(found, dict):
         raise StoreError(f"{path} holds {type(found).__name__}; expected a JSON object", hint=ASIDE)
+    return _having(found, path, **needs)
+
+
+def _having(found: dict[str, Any], path: Path, **needs: type) -> dict[str, Any]:
+    """``found``, contents of ``path``, if it has what is needed."""
     for key, kind in needs.items():
         if not isinstance(found.get(key), kind):
             raise StoreError(f"{path} is damaged: it has no {kind.__name__} `{key}`", hint=ASIDE)
@@ -190,6 +195,11 @@ class Run:
         )
         return cls(path, lock["suite"], tuple(lock["methods"]), tuple(lock["datasets"]), cells)
 
+    @cached_property
+    def computed(self) -> dict[str, Any]:
+        """What has been computed of this run and is asked for again; like its cells' results, it is read once."""
+        return {}
+
     def select(self, *, dataset: str | None = None, method: str | None = None) -> list[CellRecord]:
         """Cells of one data set, of one method, or of both, in order of seeds."""
         return [
@@ -242,7 +252,7 @@ def _read_lock(path: Path) -> dict[str, Any]:
             f"{path} has schema {lock.get('schema')!r}; this regbench reads {SCHEMA}",
             hint="use the regbench version that wrote it, or run the suite again",
         )
-    lock = read_json(path, suite=dict, methods=list, datasets=list, cells=list)
+    _having(lock, path, suite=dict, methods=list, datasets=list, cells=list)
     entries: list[tuple[Any, dict[str, type]]] = [(lock["suite"], {"name": str})]
     for entry, needs in entries + [(cell, _LOCKED) for cell in lock["cells"]]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), needs[key]) for key in needs):
