@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal as signals
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from regbench.execution.events import CellResumed, EpochFinished, Listener
 from regbench.execution.interrupt import Stop, StopSignal, TimeLimit
 from regbench.execution.result import assessed, environment, json_bytes, npz_bytes, trained, weights_bytes
 from regbench.execution.tail import epoch_finished
+from regbench.guard import guarded
 from regbench.model import Model, build_model
 from regbench.modes import forked
 from regbench.nets import NetShape, forward_flops
@@ -89,15 +91,20 @@ def run_cell(
         engine,
     )
     try:
-        with forked(device):
+        with forked(device), guarded(attempt.log):
             measured = work.measure(replace) if remeasure else work.run(replace)
     except StoreError:
         raise
     except (Stop, ListenerFailed) as stop:
         attempt.end("interrupted", str(stop), epoch=work.epoch)
         raise
-    except (Exception, TimeLimit) as error:  # the cell's own failure; others go on
-        outcome = _failed(error)
+    except BaseException as error:  # the cell's own failure, also by sys.exit(); others go on
+        if (
+            isinstance(error, KeyboardInterrupt)
+            and signals.getsignal(signals.SIGINT) is signals.default_int_handler
+        ):
+            raise  # somebody's Ctrl-C; where it is handled, only a plugin raises this
+        outcome = outcome_of(error)
         details = {} if outcome.status == "diverged" else {"traceback": traceback.format_exc()}
         attempt.end(outcome.status, outcome.reason, epoch=work.epoch, **details)
         if details:
@@ -112,7 +119,7 @@ def run_cell(
     return Outcome("done", "", measured)
 
 
-def _failed(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> Outcome:
     """How a cell has ended by itself: a plugin's bug, numbers that are not finite, too little memory or time."""
     if isinstance(error, TimeLimit):
         return Outcome("timeout", str(error), {})

@@ -16,6 +16,7 @@ import sys
 import traceback
 from abc import ABC
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -116,7 +117,15 @@ class Registry:
 
 
 def registry(files: Sequence[Path | str] = ()) -> Registry:
-    """Load every plugin. ``files`` are Python files named with ``--plugin``; they must exist."""
+    """Load every plugin. ``files`` are Python files named with ``--plugin``; they must exist.
+
+    What they print while they are loaded goes to stderr: stdout is for regbench's own data.
+    """
+    with redirect_stdout(sys.stderr):
+        return _load(files)
+
+
+def _load(files: Sequence[Path | str]) -> Registry:
     found = Registry()
     for module_name in BUNDLED:
         module = importlib.import_module(module_name)

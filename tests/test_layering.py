@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
         "verify",
         "reproduce",
         "merge",
+        "doctor",
     },
     {"report"},
     {"suite"},
@@ -42,7 +43,7 @@ LAYERS: list[set[str]] = [
     {"plugins", "names"},
     {"hookspecs", "api", "data"},
     {"nets", "store", "statistics", "ops"},
-    {"seeding", "modes", "errors"},
+    {"seeding", "modes", "guard", "errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -5,6 +5,7 @@ No data are read, so that a suite can be planned on a machine that lacks them.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ from regbench.errors import PluginError, RegbenchError
 from regbench.estimate.cells import Cost, Probe, Rates
 from regbench.estimate.datasets import DatasetProbe
 from regbench.execution.planning import PlannedCell
+from regbench.guard import guarded
 from regbench.modes import forked, retained_memory, threads
 from regbench.plugins import Registry
 from regbench.store.records import read_classifier
 from regbench.suite.cells import CellSpec, canonical, dataset_of
 from regbench.training.launch import LaunchWishes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,11 +158,11 @@ class _Work:
     @contextmanager
     def _probing(self, what: str) -> Iterator[None]:
         try:
-            with forked(self.device):
+            with forked(self.device), guarded(log.warning):
                 yield
-        except RegbenchError:
+        except (RegbenchError, KeyboardInterrupt):
             raise
-        except Exception as error:  # a plugin's code runs in there, and memory may run out
+        except BaseException as error:  # a plugin's code runs in there, and memory may run out
             raise PluginError(
                 f"{what} failed: {type(error).__name__}: {error}",
                 hint="--no-probe plans without it; regbench check looks for the method's faults",
