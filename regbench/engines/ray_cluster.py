@@ -78,12 +78,12 @@ def library() -> Any:
 
 def join(ray: Any, options: RayOptions, setting: Setting) -> None:
     """Connect to the cluster, or start one. Raises ``EnvironmentFault``."""
+    if problem := unreachable(options.address):
+        raise EnvironmentFault(problem)
     if ray.is_initialized():
         raise EnvironmentFault(
             "this process is connected to a Ray cluster already", hint="call ray.shutdown() before"
         )
-    if problem := unreachable(options.address):
-        raise EnvironmentFault(problem)
     arguments: dict[str, Any] = {}
     if options.own:
         # A token of its own: Ray would write one into the home directory, which may be read-only or shared.
