@@ -29,6 +29,11 @@ def _default_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
+def _set_cudnn(values: tuple[bool, ...]) -> None:
+    for name, value in zip(_CUDNN, values, strict=True):
+        setattr(_cudnn, name, value)
+
+
 def _handlers(before: tuple[Any, ...]) -> None:
     for number, handler in zip(_SIGNALS, before, strict=True):
         # A handler of ours puts the default in place of itself when it has been called twice: that stays.
@@ -59,7 +64,7 @@ _STATE: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
     (
         "cuDNN's settings",
         lambda: tuple(getattr(_cudnn, name) for name in _CUDNN),
-        lambda value: [setattr(_cudnn, *pair) for pair in zip(_CUDNN, value, strict=True)],
+        _set_cudnn,
     ),
     ("numpy's handling of errors", np.geterr, lambda value: np.seterr(**value)),
     ("sys.stdout", lambda: sys.stdout, lambda value: setattr(sys, "stdout", value)),
