@@ -70,21 +70,28 @@ class Made:
         return np.clip(255 * noisy_NCHW, 0, 255).astype(np.uint8)
 
 
-def finished_run(trained: Path, suite: Path, runs: Path, *, link: bool = False) -> Run:
+def finished_run(
+    trained: Path, suite: Path, runs: Path, *, link: bool = False, by_regularizer: bool = False
+) -> Run:
     """Fill the run of ``suite`` below ``runs`` with copies of the cells of ``trained``, and open it.
 
     Args:
         trained: a finished run with a cell for every method and data set of the suite.
         suite: the same suite with more seeds, and any number of epochs.
         link: only results differ; all else is linked, histories keep the epochs they have. For planning.
+        by_regularizer: a cell for every regularizer is enough; it stands for all its settings and data sets.
     """
-    templates = {(cell.dataset, cell.method): cell for cell in Run.open(trained).cells}
+    finished = Run.open(trained).cells
+    templates = {(cell.dataset, cell.method): cell for cell in finished}
+    of_regularizer = {cell.key["regularizer"]["name"]: cell for cell in finished}
     planned = regbench.plan(suite, device="cpu", runs_dir=runs)
     for cell in planned.cells:
         spec = cell.spec
+        template = (
+            of_regularizer[spec.regularizer] if by_regularizer else templates[spec.dataset, spec.method]
+        )
         directory = planned.run_dir / "cells" / cell.slug
-        key, epochs = spec.key(), spec.training["epochs"]
-        _replicate(templates[spec.dataset, spec.method], directory, spec.id, key, epochs, link=link)
+        _replicate(template, directory, spec.id, spec.key(), spec.training["epochs"], link=link)
     shutil.copytree(trained / "derived", planned.run_dir / "derived", dirs_exist_ok=True)
     ready = regbench.plan(suite, device="cpu", runs_dir=runs)
     if ready.todo:
@@ -119,6 +126,7 @@ def _replicate(
     kept.mkdir(parents=True)
     for name in ("attempt.json", "outcome.json"):
         shutil.copyfile(attempt / name, kept / name)
+    (os.link if link else shutil.copyfile)(attempt / "metrics.jsonl", kept / "metrics.jsonl")
 
 
 def vary(value: Any, rng: np.random.Generator) -> Any:
