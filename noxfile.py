@@ -17,6 +17,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ENVIRONMENT = Path(__file__).parent / ".nox" / "project"
+KNOWN_VULNERABLE = "jinja2==2.10"
 
 
 def project_python(session: nox.Session, *groups: str) -> str:
@@ -36,6 +37,30 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+
+
+@nox.session(reuse_venv=True)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of the packages that regbench is installed with here, by the advisories of osv.dev.
+
+    Needs the network. Without an answer nothing is audited, and the session fails.
+    """
+    session.install(*nox.project.dependency_groups(PYPROJECT, "audit"))
+    audited = ("pip-audit", "--vulnerability-service", "osv", "--progress-spinner", "off")
+    known = Path(session.create_tmp()) / "known.txt"
+    known.write_text(f"{KNOWN_VULNERABLE}\n", encoding="utf-8")
+    # An auditor that finds nothing and one that has read nothing look alike; this one must find something.
+    asked = (*audited, "--no-deps", "--disable-pip", "--requirement", str(known), "--format", "json")
+    answer = session.run(*asked, silent=True, success_codes=[0, 1]) or ""
+    if "GHSA-" not in str(answer):
+        session.error(
+            f"nothing has been audited: osv.dev has not said that {KNOWN_VULNERABLE} is vulnerable, as it is known "
+            f"to be; it ended with {str(answer).strip().splitlines()[-1:]}"
+        )
+    python = project_python(session, "test")
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = str(session.run(python, "-c", where, external=True, silent=True)).strip()
+    session.run(*audited, "--skip-editable", "--path", packages)
 
 
 @nox.session(venv_backend="none")
