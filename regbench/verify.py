@@ -1,13 +1,15 @@
-"""Whether a result is what it says it is: its files, its key, its id."""
+"""Whether results and data are what they are said to be."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
-from regbench.errors import StoreError
+from regbench.errors import DataError, RegbenchError, StoreError
+from regbench.plugins import Registry
 from regbench.store.records import CellRecord, read_json
-from regbench.suite.cells import KEY_SCHEMA, canonical
+from regbench.suite.cells import KEY_SCHEMA, CellSpec, canonical, dataset_of
 
 
 def verified_key(record: CellRecord) -> dict[str, Any]:
@@ -48,3 +50,20 @@ def key_of(record: CellRecord) -> dict[str, Any]:
 def id_of(key: dict[str, Any]) -> str:
     """The id of the cell that a key describes."""
     return hashlib.sha256(canonical(key).encode()).hexdigest()
+
+
+def data_problems(spec: CellSpec, registry: Registry, root: Path) -> tuple[list[str], str | None]:
+    """What is wrong with the files of a cell's data set, and what mends it.
+
+    Raises ``DataError`` where looking fails: that is a plugin's code, or options that point nowhere.
+    """
+    try:
+        dataset = dataset_of(spec, registry)
+        problems = dataset.check(root)
+        return problems, dataset.mend(root) if problems else None
+    except RegbenchError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"data set {spec.dataset}: checking it failed: {type(error).__name__}: {error}"
+        ) from error

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from regbench import __version__
-from regbench.cli import compare, data, merge, new, plugins, report, reproduce, run, suite
+from regbench.cli import compare, data, doctor, merge, new, plugins, report, reproduce, run, suite
 from regbench.errors import RegbenchError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command()(report.report)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(merge.merge)
+app.command()(doctor.doctor)
 app.command()(plugins.plugins)
 app.command()(plugins.check)
 app.command()(suite.schema)

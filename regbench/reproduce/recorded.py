@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from regbench.data.base import Dataset
-from regbench.errors import DataError, RegbenchError, StoreError, UsageError
+from regbench.errors import DataError, StoreError, UsageError
 from regbench.evaluation import EVALUATION
 from regbench.plugins import Registry
 from regbench.reproduce.compare import Change
@@ -16,7 +16,7 @@ from regbench.reproduce.find import title
 from regbench.store.records import CellRecord, Run, read_json
 from regbench.suite.cells import NUMERICS, CellSpec, Phase, dataset_of
 from regbench.suite.schema import Training
-from regbench.verify import key_of, verified_key
+from regbench.verify import data_problems, key_of, verified_key
 
 
 @dataclass(frozen=True)
@@ -139,17 +139,10 @@ def changed_code(recorded: Recorded, registry: Registry) -> tuple[Change, ...]:
 def check_data(recorded: Recorded, registry: Registry, root: Path) -> None:
     """The images must be there, sound, and those that the result was made from. Raises ``DataError``."""
     spec = recorded.spec
-    try:
-        dataset = dataset_of(spec, registry)
-        problems = dataset.check(root)
-        mend = dataset.mend(root) if problems else None
-        found = "" if problems else dataset.fingerprint(root)
-    except RegbenchError:
-        raise
-    except Exception as error:  # a plugin's code, or options that point nowhere
-        raise DataError(f"data set {spec.dataset}: {type(error).__name__}: {error}") from error
+    problems, mend = data_problems(spec, registry, root)
     if problems:
         raise DataError("\n".join(problems), hint=mend or "regbench data ls shows what is where")
+    found = dataset_of(spec, registry).fingerprint(root)
     if found != spec.fingerprint:
         raise DataError(
             f"data set {spec.dataset} has other images than the result was made from: "
