@@ -123,7 +123,7 @@ def make_run(
                     warnings=list((warnings or {}).get(where, [])),
                 )
         if anchors:
-            _write_json(path / "derived" / "anchors" / f"{dataset}.json", data.anchors())
+            _write_json(path / "derived" / "anchors" / f"{dataset}.json", {**data.anchors(), "basis": {}})
     lock = {
         "schema": SCHEMA,
         "suite": {
