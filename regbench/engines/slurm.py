@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import logging
 import math
 import shlex
 import signal
@@ -27,7 +28,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,6 +50,8 @@ from regbench.store.files import storage_errors
 
 if TYPE_CHECKING:
     import submitit
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 600.0
 """Slurm may be silent for so long, for example while its controller is restarted."""
@@ -142,7 +145,7 @@ class Slurm(Engine):
         try:
             commands.cancel(left)
         except commands.SlurmSilent as error:
-            raise commands.silent_fault(error, 0) from error
+            log.warning("%d Slurm jobs could not be cancelled, the next run will: %s", len(left), error)
 
     def submit(self, jobs: Sequence[Submission]) -> list[str]:
         handles: list[str] = []
@@ -173,8 +176,8 @@ class Slurm(Engine):
             commands.cancel([handle], "--state=PENDING")
             if grace_seconds > 0:
                 commands.cancel([handle], "--batch", "--signal=TERM")
-        except commands.SlurmSilent as error:
-            self._not_answered(error)
+        except commands.SlurmSilent as error:  # it is killed once Slurm answers
+            log.info("%s", error)
         self._enforce()
 
     def _submit(self, jobs: list[Submission], needs: Resources) -> list[str]:
@@ -187,6 +190,7 @@ class Slurm(Engine):
         try:
             with (
                 commands.outside_job(),
+                commands.uninterrupted(),
                 contextlib.redirect_stderr(io.StringIO()),
                 storage_errors(self._folder),
             ):
@@ -255,6 +259,8 @@ class Slurm(Engine):
         placed.gone_at = placed.gone_at or time.monotonic()
         late = time.monotonic() - placed.gone_at > LATE_S
         if found is not None and (late or record is None or not record["State"].startswith("COMPLETED")):
+            if found.cells_own and not (found.signal or placed.cancelled):
+                found = replace(found, reason=f"{found.reason}; see {placed.job.paths.stdout}")
             self._over(found)
         elif late:
             self._over(Lost(handle, "Slurm does not know it any more", cells_own=False))
@@ -277,9 +283,9 @@ class Slurm(Engine):
             commands.cancel(due, "--full", "--signal=KILL")
             commands.cancel(due)  # what Slurm was about to run again
         except commands.SlurmSilent as error:
+            log.info("%s", error)
             for handle in due:
                 self._placed[handle].kill_at = now + self.options.poll_seconds
-            self._not_answered(error)
 
 
 def run_task(target: str, job: str) -> str:
@@ -290,11 +296,10 @@ def run_task(target: str, job: str) -> str:
     for number in (signal.SIGTERM, signal.SIGCONT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    # What this job's run before a requeue has left: its answer, or a part of it.
     earlier = submitit.JobEnvironment().paths.result_pickle
     for file in (earlier, earlier.with_suffix(f"{earlier.suffix}.save_tmp")):
-        file.unlink(
-            missing_ok=True
-        )  # of this job's run before a requeue: answered, or killed while it answered
+        file.unlink(missing_ok=True)
     module, _, function = target.partition(":")
     answer: str = getattr(importlib.import_module(module), function)(job)
     return answer
@@ -312,9 +317,8 @@ def _answer(handle: str, job: submitit.Job[str]) -> Lost | Returned:
     return Lost(handle, f"{reason}; see {job.paths.stdout}")
 
 
-def _last_line(trace: str) -> str:
-    """The exception itself in submitit's account of it."""
-    lines = (
-        [line for line in trace.split("-" * 22)[1].splitlines() if line.strip()] if "-" * 22 in trace else []
-    )
-    return lines[-1].strip() if lines else trace.strip().splitlines()[0]
+def _last_line(text: str) -> str:
+    """The exception itself in submitit's account of it, which stands between two rules."""
+    _, rule, trace = text.partition("-" * 22)
+    lines = trace.partition(rule)[0].split("\n") if rule else text.split("\n")[:1]
+    return [line for line in lines if line.strip()][-1].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,6 +155,16 @@ def outside_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C in the terminal does not reach what is started inside the block; this process hears of it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def silent_fault(error: SlurmSilent, seconds: float) -> EnvironmentFault:
     return EnvironmentFault(
         f"Slurm has not answered for {seconds:.0f} s: {error}",
@@ -170,6 +181,7 @@ def _call(name: str, *arguments: str, fails: bool = True) -> str:
             timeout=TIMEOUT_S,
             check=False,
             errors="replace",
+            start_new_session=True,  # Ctrl-C in the terminal is the scheduler's to answer
         )
     except subprocess.TimeoutExpired as error:
         raise SlurmSilent(f"{name} took longer than {TIMEOUT_S:.0f} s") from error

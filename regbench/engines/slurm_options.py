@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from regbench.engines.base import EngineOptions, Resources, Setting
 from regbench.errors import EnvironmentFault
@@ -27,7 +27,7 @@ class SlurmOptions(EngineOptions):
     constraint: str | None = None
     """Features that nodes must have, such as `a100|h100`."""
     minutes: int | None = Field(None, ge=1)
-    """Time limit of a job in minutes; by default the cells' own limit with 4 minutes added, or the partition's."""
+    """Time limit of a job in minutes; by default `--time-limit` and some minutes, or the partition's."""
     mem_gb: float | None = Field(None, gt=0)
     """Memory of a job in GB; the partition's default if not given."""
     gres: str | None = None
@@ -44,6 +44,14 @@ class SlurmOptions(EngineOptions):
     """So long before its time limit a job is told to stop at its next batch; Slurm may be a minute early."""
     poll_seconds: float = Field(5.0, ge=0.5, le=600)
     """Slurm is asked no more often than this, with one call for all jobs."""
+
+    @model_validator(mode="after")
+    def _time_to_work(self) -> SlurmOptions:
+        if self.minutes is not None and self.minutes * 60 <= self.warn_seconds:
+            raise ValueError(
+                f"{self.minutes} min: every job would be told to stop as it begins (warn_seconds)"
+            )
+        return self
 
     @field_validator("sbatch")
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +55,12 @@ def test_further_options_of_sbatch_are_passed_on() -> None:
         "reservation": "the night",
         "exclusive": True,
     }
+
+
+def test_a_time_limit_without_time_to_work_is_refused() -> None:
+    given, faults = validate_texts(SlurmOptions, {"minutes": "1"}, "--engine-option")
+    assert given is None
+    assert "told to stop as it begins" in faults[0].expected
 
 
 @pytest.mark.parametrize("text", ["-p gpu", "exclusive", "--=1", "--x='"])
@@ -134,6 +142,20 @@ def test_jobs_do_not_inherit_the_job_that_submits_them(monkeypatch: pytest.Monke
         assert not set(inherited) & set(os.environ)
         assert (os.environ["SLURM_CONF"], os.environ["SBATCH_ACCOUNT"]) == ("/etc/x", "mine")
     assert os.environ["SLURM_JOB_ID"] == "3"
+
+
+def test_ctrl_c_does_not_reach_sbatch() -> None:
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with commands.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            told = subprocess.run(["sh", "-c", "kill -INT $$; echo alive"], capture_output=True, text=True)
+            assert not heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told.stdout == "alive\n"
+    assert heard == [signal.SIGINT]
 
 
 def test_what_is_over_can_be_cancelled_and_closed_again(tmp_path: Path) -> None:
