@@ -23,8 +23,8 @@ NOTICED_SOON = {
     # Of a frozen node; as docs/engines/ray.md tells to, only shorter.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_timeout_ms": "2000",  # on a busy machine a live node takes its time, too
+    "RAY_health_check_failure_threshold": "5",
 }
 
 
