@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regbench.errors import UsageError
 from regbench.execution.durations import seconds_in
 
-_EPOCHS = re.compile(r"(\d{1,9})\s*epochs?")
+_EPOCHS = re.compile(r"([0-9]{1,9})\s*epochs?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from regbench.store.records import attempt_number
 KEPT = 2
 UNUSABLE = ".unusable"
 _FORMAT = b"regbench checkpoint 1\n"
-_NAME = re.compile(r"(\d{1,18})-(\d{1,18})\.ckpt")
+_NAME = re.compile(r"([0-9]{1,18})-([0-9]{1,18})\.ckpt")
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -110,7 +110,10 @@ class CheckpointShelf:
         head, _, state = body.removeprefix(_FORMAT).partition(b"\n")
         if not body.startswith(_FORMAT):
             raise ValueError("has another format than this version of regbench writes")
-        facts = from_json(head)
+        try:
+            facts = from_json(head)
+        except ValueError as error:
+            raise ValueError(f"has facts that cannot be read: {error}") from error
         if not isinstance(facts, dict):
             raise ValueError("has facts of another form")
         for name, expected in self.stamp.items():
