@@ -7,7 +7,7 @@ import re
 from regbench.errors import UsageError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh])")
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smh])")
 
 
 def seconds_in(text: str) -> float | None:
