@@ -139,7 +139,7 @@ class Plan:
         from regbench.execution.placement import resources
         from regbench.execution.scheduler import Scheduler
 
-        needs = resources(self.wishes.placement, engine, self.device.type)
+        needs = resources(self.wishes.placement, engine, self.device)
         site = self._site(writer.path, metrics, needs)
         return Scheduler(engine, writer, self.registry, site, needs, listener, signal)
 
@@ -152,12 +152,13 @@ class Plan:
             plugins=wishes.plugins,
             metrics=tuple(metrics),
             data_root=str(self.data_root.resolve()),
-            device=str(self.device),
+            device=self.device.type,  # which one is the engine's to say
             engine=wishes.placement.name,
             eager=wishes.eager,
             deterministic=wishes.deterministic,
             checkpoints=str(wishes.checkpoints),
             limit=wishes.placement.limit,
+            grace=wishes.placement.grace,
             threads=needs.cpus,
         )
 

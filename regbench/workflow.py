@@ -75,7 +75,7 @@ def _engine(ready: Plan) -> AbstractContextManager[Engine | None]:
 
     if not (ready.todo or ready.to_tune):
         return nullcontext()
-    return opened(ready.wishes.placement, ready.registry, ready.run_dir, ready.device.type)
+    return opened(ready.wishes.placement, ready.registry, ready.run_dir, ready.device)
 
 
 def _started(ready: Plan) -> SuiteStarted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from regbench.cli.progress import duration, finished, losses, resumed, selected, summary, tuning
+from regbench.cli.progress import duration, finished, losses, resumed, retried, selected, summary, tuning
 
 if TYPE_CHECKING:
     from regbench.execution.events import Event
@@ -72,6 +72,11 @@ class Live:
     def _CellResumed(self, event: Any) -> None:
         self._say(resumed(event), style="yellow" if event.notes else None)
         self._reach(event, "")
+
+    def _CellRetried(self, event: Any) -> None:
+        self._say(retried(event), style="yellow")
+        self.progress.update(self._cells[event.cell], completed=0, note="")
+        self._shares[event.cell] = 0.0
 
     def _EpochFinished(self, event: Any) -> None:
         note = f"{event.phase}  {losses(event.losses)}  {event.images_per_second:.0f} images/s  "

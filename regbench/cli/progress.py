@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from regbench.execution.events import Event, Listener
@@ -22,7 +23,7 @@ def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
     from regbench.execution.events import ignore
 
     if as_json:
-        yield _json_line
+        yield partial(_json_line, sys.stdout)  # whatever else prints, and wherever to
     elif quiet:
         yield ignore
     elif sys.stderr.isatty():
@@ -35,10 +36,11 @@ def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
         yield _Plain()
 
 
-def _json_line(event: Event) -> None:
+def _json_line(out: TextIO, event: Event) -> None:
     from regbench.store.writer import finite
 
-    print(json.dumps({"event": type(event).__name__, **finite(dataclasses.asdict(event))}), flush=True)
+    line = json.dumps({"event": type(event).__name__, **finite(dataclasses.asdict(event))})
+    print(line, file=out, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -68,6 +70,10 @@ def resumed(event: Any) -> str:
         within = f" and {event.batch} batches" if event.batch else ""
         head = f"{event.cell}: goes on after {event.epoch} of {event.epochs} epochs{within}"
     return "\n".join([head, *(f"  {note}" for note in event.notes)])
+
+
+def retried(event: Any) -> str:
+    return f"{event.cell}: tried again: {event.reason}"
 
 
 def selected(event: Any) -> str:
@@ -121,6 +127,9 @@ class _Plain:
 
     def _CellResumed(self, event: Any) -> str:
         return f"  {resumed(event)}"
+
+    def _CellRetried(self, event: Any) -> str:
+        return f"  {retried(event)}"
 
     def _EpochFinished(self, event: Any) -> str:
         if time.monotonic() < self._quiet_until.get(event.cell, 0.0):

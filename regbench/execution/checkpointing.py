@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from torch.utils._pytree import tree_map_only
 
 from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.store.checkpoints import Checkpoint, CheckpointShelf
-from regbench.store.files import write_bytes
 from regbench.store.provenance import device_name
-from regbench.store.writer import AttemptWriter, finite
+from regbench.store.writer import AttemptWriter
 from regbench.suite.cells import KEY_SCHEMA, NUMERICS, CellSpec
 from regbench.training.trainer import Trainer
 
@@ -94,10 +92,11 @@ class CellCheckpoints:
                 self._shelf.refuse(found, f"cannot be loaded: {type(error).__name__}: {reason}")
                 trainer = anew()
                 continue
-            lines = (json.dumps(finite(row), allow_nan=False) + "\n" for row in story.rows)
-            write_bytes(self._attempt.directory / "metrics.jsonl", "".join(lines).encode())
+            self._attempt.resumed(story.rows, trainer.batch, self.notes)
             self._saved = (len(story.rows), trainer.batch)
             return trainer, story
+        if self.notes:
+            self._attempt.resumed((), 0, self.notes)
         return trainer, Story()
 
     def clear(self) -> None:

@@ -43,6 +43,15 @@ class CellResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class CellRetried:
+    """The cell is tried once more; it begins anew unless ``CellResumed`` follows."""
+
+    cell: str
+    reason: str
+    """What became of the attempt before."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpochFinished:
     cell: str
     epoch: int
@@ -60,7 +69,7 @@ class CellFinished:
     cell: str
     number: int
     status: str
-    """``done``, ``failed``, ``diverged`` or ``interrupted``."""
+    """``done``, ``failed``, ``diverged``, ``oom``, ``timeout`` or ``interrupted``."""
     reason: str
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -112,6 +121,7 @@ Event = (
     | SuiteStarted
     | CellStarted
     | CellResumed
+    | CellRetried
     | EpochFinished
     | CellFinished
     | SuiteFinished

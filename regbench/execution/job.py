@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from regbench import __version__
 from regbench.errors import PluginError
 from regbench.plugins import Registry
 from regbench.suite.cells import CellSpec
+
+SAME_VERSIONS = "install the same versions everywhere; nothing was trained"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Site:
     eager: bool = False
     deterministic: bool = False
     checkpoints: str = "5m"
-    """Policy, as :class:`regbench.store.checkpoints.CheckpointPolicy` reads it."""
+    """Policy, as :class:`regbench.execution.checkpoint_policy.CheckpointPolicy` reads it."""
     limit: float | None = None
     """Seconds that one attempt may take."""
     grace: float = 15.0
@@ -55,15 +58,20 @@ class Job:
     """What the worker must find; see :func:`code_of`."""
     replace: bool = False
     remeasure: bool = False
-    fresh: bool = False
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps({"version": __version__, **asdict(self)}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`. Raises ``PluginError`` for a job of another version of regbench."""
         fields = json.loads(text)
+        version = fields.pop("version", "another version")
+        if version != __version__:
+            raise PluginError(
+                f"the worker on {platform.node()} has regbench {__version__}, the suite was planned with {version}",
+                hint=SAME_VERSIONS,
+            )
         site = fields["site"]
         for name in ("plugins", "metrics"):
             site[name] = tuple(site[name])
@@ -95,7 +103,7 @@ def check_code(job: Job, registry: Registry, host: str) -> None:
     if differing:
         raise PluginError(
             f"the worker on {host} has other code than the suite was planned with: {'; '.join(differing)}",
-            hint="install the same versions everywhere; nothing was trained",
+            hint=SAME_VERSIONS,
         )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regbench.engines.base import Engine, EngineOptions, Resources, Setting
+from regbench.engines.local import VISIBLE, visible_gpus
 from regbench.errors import EnvironmentFault, UsageError
 from regbench.plugins import Registry
 from regbench.suite.faults import validate_texts
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_JOBS = 100_000
 
@@ -31,6 +37,8 @@ class Placement:
     """Share of a GPU for each cell; ``None``: one on CUDA."""
     limit: float | None = None
     """Seconds that one attempt at a cell may take."""
+    grace: float = 15.0
+    """Seconds that it then has to end by itself, before its process is ended whatever it is doing."""
 
     @property
     def in_process(self) -> bool:
@@ -74,6 +82,11 @@ class Placement:
         ]
         if wrong:
             raise UsageError("; ".join(wrong))
+        if self.in_process and (self.cpus is not None or self.gpus is not None):
+            raise UsageError(
+                "--cpus-per-cell and --gpus-per-cell are for cells in worker processes",
+                hint="add --jobs N, or --engine NAME",
+            )
         return self
 
 
@@ -82,7 +95,9 @@ def _share(gpus: float | None) -> bool:
 
 
 @contextmanager
-def opened(placement: Placement, registry: Registry, run: Path, device: str) -> Iterator[Engine | None]:
+def opened(
+    placement: Placement, registry: Registry, run: Path, device: torch.device
+) -> Iterator[Engine | None]:
     """The engine, open; ``None`` for this process. Raises ``EnvironmentFault`` where the engine cannot work here."""
     if placement.in_process:
         yield None
@@ -94,14 +109,45 @@ def opened(placement: Placement, registry: Registry, run: Path, device: str) -> 
             f"the engine {placement.name!r} cannot be used here: {problems[0]}",
             hint="; ".join(problems[1:]) or "regbench doctor looks at everything",
         )
-    jobs = placement.jobs or cls.default_jobs(options, device)
-    with cls(options, Setting(run.resolve(), jobs, device)) as engine:
+    jobs = _jobs(placement, cls, options, device)
+    environment = {VISIBLE: visible_gpus()[device.index]} if _certain(device) else {}
+    with cls(options, Setting(run.resolve(), jobs, device.type, environment)) as engine:
         yield engine
 
 
-def resources(placement: Placement, engine: Engine, device: str) -> Resources:
+def _jobs(placement: Placement, cls: type[Engine], options: EngineOptions, device: torch.device) -> int:
+    """How many cells at a time: on this machine's GPUs no more than their shares allow."""
+    jobs = placement.jobs or cls.default_jobs(options, device.type)
+    if placement.gpus is None:
+        return jobs
+    if device.type != "cuda":
+        raise UsageError(f"--gpus-per-cell: cells run on {device.type}")
+    if cls.elsewhere(options):
+        return jobs
+    gpus = 1 if _certain(device) else len(visible_gpus())
+    places = max(1, gpus * int(1 / placement.gpus))
+    return min(placement.jobs or places, places)
+
+
+def resources(placement: Placement, engine: Engine, device: torch.device) -> Resources:
     """What each job needs."""
-    elsewhere = engine.elsewhere(engine.options)
-    cpus = placement.cpus or (1 if elsewhere else max(1, (os.cpu_count() or 1) // engine.setting.jobs))
-    gpus = (placement.gpus or 1.0) if device == "cuda" else 0.0
+    elsewhere, jobs = engine.elsewhere(engine.options), engine.setting.jobs
+    cpus = placement.cpus or (1 if elsewhere else threads_each(jobs))
+    gpus = 0.0
+    if device.type == "cuda":
+        here = 1 if _certain(device) else max(1, len(visible_gpus()))
+        gpus = placement.gpus or (1.0 if elsewhere else 1 / math.ceil(jobs / here))
     return Resources(cpus, gpus, placement.limit)
+
+
+def _certain(device: torch.device) -> bool:
+    """Whether one certain GPU was asked for, such as ``cuda:1``."""
+    return ":" in str(device)
+
+
+def threads_each(jobs: int) -> int:
+    """CPU threads for each of so many processes: this process's own, shared; each OMP_NUM_THREADS where that is set."""
+    import torch
+
+    own = torch.get_num_threads()
+    return own if os.environ.get("OMP_NUM_THREADS") else max(1, own // jobs)

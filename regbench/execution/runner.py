@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import filelock
 import torch
 
 from regbench.assess import CellData
-from regbench.cell import run_cell, step_flops
+from regbench.cell import out_of_memory, outcome_of, run_cell, step_flops
 from regbench.data.split import prepare
 from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
@@ -92,7 +94,13 @@ class CellRunner:
         Raises ``RegbenchError`` where it could not be begun or the disk failed, ``Stop`` where it was asked to.
         """
         resolve_precision(task.spec.training["precision"], self.device)  # planned elsewhere, perhaps
-        data = self._data(task.spec)
+        try:
+            data = self._data(task.spec)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self.release()
+            return never_begun(task, error, self.how.engine)
         with threads(self.device, step_flops(task.spec)), retained_memory(self.device):
             return run_cell(
                 task.spec,
@@ -149,7 +157,9 @@ class CellRunner:
             return CellData.on(self.device, split, train_subset)
         except RegbenchError:
             raise
-        except Exception as error:  # a plugin's code, or no memory for the images
+        except Exception as error:  # a plugin's code
+            if out_of_memory(error):
+                raise
             raise DataError(
                 f"data set {spec.dataset}: loading it failed: {type(error).__name__}: {error}",
                 hint="regbench data check tries it by itself",
@@ -187,3 +197,13 @@ class CellRunner:
         facts = {**reference_numbers(classifier, data.split), "basis": basis}
         self.writer.write_classifier(spec.dataset, facts, classifier.weights)
         return classifier
+
+
+def never_begun(task: Task, error: BaseException, engine: str) -> Outcome:
+    """Write down what has kept a cell from beginning as the end of its attempt, and return it."""
+    outcome = outcome_of(error)
+    facts = {"cell": task.spec.id, "engine": engine, "host": platform.node()}
+    attempt = task.writer.begin(task.spec.key(), facts)
+    attempt.log("".join(traceback.format_exception(error)))
+    attempt.end(outcome.status, outcome.reason)
+    return outcome

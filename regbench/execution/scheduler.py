@@ -9,49 +9,42 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from regbench.engines.base import Engine, Happening, Lost, Resources, Returned, Submission
-from regbench.errors import EnvironmentFault, StoreError
-from regbench.execution.events import CellFinished, CellStarted, Listener
-from regbench.execution.interrupt import StopSignal
+from regbench.engines.base import Engine, Happening, Lost, Resources, Returned, Started, Submission
+from regbench.errors import EnvironmentFault, PluginError, RegbenchError, StoreError
+from regbench.execution.events import CellFinished, CellRetried, CellStarted, Listener
+from regbench.execution.interrupt import Stop, StopSignal
 from regbench.execution.job import Job, Site, code_of
+from regbench.execution.placed import Placed, answer_of
 from regbench.execution.planning import PlannedCell
-from regbench.execution.tail import Tail, epoch_finished
+from regbench.execution.tail import Tail
 from regbench.execution.worker import Answer, hang_file
 from regbench.plugins import Registry
+from regbench.store.checkpoints import CheckpointShelf
 from regbench.store.claims import StopLevel
-from regbench.store.records import Outcome, read_json
-from regbench.store.writer import CellWriter, RunWriter
+from regbench.store.records import Outcome
+from regbench.store.writer import RunWriter
 
 POLL_S = 0.5
 PLACED_AGAIN = 5
 """A job whose machine is gone is given out again so many times."""
 STOP_GRACE_S = 30.0
-"""After a SIGTERM the jobs have so long to reach their next batch."""
+"""A job that is to stop at its next batch has so long to get there and to write a checkpoint."""
+LATE_S = 60.0
+"""What a worker has written to a network file system may be seen here so much later."""
 
 
 @dataclass
-class _Placed:
-    """A cell, and its present attempt."""
+class _Unseen:
+    """A job that has ended, and nothing to be seen of that in the store yet."""
 
-    cell: PlannedCell
-    number: int
-    writer: CellWriter
-    handle: str = ""
-    begun: float | None = None
-    """When its attempt was first seen, on the monotonic clock: time in a queue does not count."""
-    tail: Tail | None = None
-    announced: bool = False
-    places_lost: int = 0
-    asked: StopLevel = ""
-    asked_at: float = 0.0
-    cancelled: bool = False
-    overdue: bool = False
-    alone: bool = False
-    """It is run with nothing beside it, for the last time: it ran out of memory, or its process died."""
+    placed: Placed
+    happening: Lost | Returned
+    until: float
 
 
 class Scheduler:
@@ -74,235 +67,295 @@ class Scheduler:
         self.needs = needs
         self.emit = emit
         self.signal = signal
-        self._waiting: deque[_Placed] = deque()
-        self._alone: deque[_Placed] = deque()
-        self._running: dict[str, _Placed] = {}
+        self.late_seconds = LATE_S
+        self._waiting: deque[Placed] = deque()
+        self._alone: deque[Placed] = deque()
+        self._running: dict[str, Placed] = {}
+        self._unseen: list[_Unseen] = []
         self._outcomes: dict[str, Outcome] = {}
         self._broken: EnvironmentFault | None = None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether it is of use to give it several cells at once."""
+        return self.engine.setting.jobs > 1
 
     def run(self, cells: Sequence[PlannedCell], first: int = 1) -> dict[str, Outcome]:
         """See :class:`regbench.execution.serial.Runs`."""
         self._outcomes = {}
         self._waiting.extend(
-            _Placed(cell, number, self._writer(cell)) for number, cell in enumerate(cells, first)
+            Placed(cell, number, self.writer.cell(cell.slug)) for number, cell in enumerate(cells, first)
         )
         try:
             with self.signal.finishing("the epochs of the running cells"):
-                while self._waiting or self._alone or self._running:
+                while self._waiting or self._alone or self._running or self._unseen:
                     self._step()
-        finally:
+        except Stop as stop:
+            for placed in self._abandon():
+                if placed.announced is not None:
+                    self._finished(placed, Outcome("interrupted", str(stop), {}))
+            raise
+        except BaseException:
             self._abandon()
+            raise
         if self._broken is not None:
             raise self._broken
         self.signal.check()
         return self._outcomes
 
+    @property
+    def _stopping(self) -> bool:
+        return bool(self.signal.level) or self._broken is not None
+
     def _step(self) -> None:
-        if self.signal.level or self._broken is not None:
-            self._waiting.clear()
-            self._alone.clear()
+        if self._stopping:
             self._stop()
         else:
             self._place()
-        for happening in self.engine.poll(POLL_S):
+        with self._engines_own():
+            happened = self.engine.poll(POLL_S)
+        for happening in happened:
             self._take_in(happening)
         for placed in self._running.values():
             self._follow(placed)
             self._limit(placed)
+        unseen, self._unseen = self._unseen, []
+        for each in unseen:
+            self._settle(each.placed, each.happening, each.until)
 
-    def _writer(self, cell: PlannedCell) -> CellWriter:
-        """For a new attempt: its token is in nobody's hands yet."""
-        return self.writer.cell(cell.slug)
+    @contextmanager
+    def _engines_own(self) -> Iterator[None]:
+        """What an engine's code raises is told as the engine's."""
+        try:
+            yield
+        except RegbenchError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the engine {self.site.engine!r} failed: {type(error).__name__}: {error}",
+                hint="finished cells are kept; the same command goes on, --engine local perhaps without this fault",
+            ) from error
 
     def _place(self) -> None:
         """Give out as many cells as may run; those that must be alone come last, one by one."""
         room = self.engine.setting.jobs - len(self._running)
-        batch = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        if not batch and not self._running and self._alone:
+        batch = [self._waiting.popleft() for _ in range(max(0, min(room, len(self._waiting))))]
+        if not batch and not self._running and not self._unseen and self._alone:
             batch = [self._alone.popleft()]
         if not batch:
             return
         jobs = []
         for placed in batch:
             placed.writer.claim.take()
-            jobs.append(Submission(self._job(placed).to_json(), placed.cell.spec.title, self.needs))
-        for placed, handle in zip(batch, self.engine.submit(jobs), strict=True):
+            if placed.cell.forced and not placed.earlier:
+                # Once, and here: an attempt that is placed again goes on from what it has saved.
+                CheckpointShelf(placed.writer.directory, {}).clear()
+            jobs.append(Submission(self._job(placed).to_json(), placed.title, self.needs))
+        with self._engines_own():
+            handles = list(zip(batch, self.engine.submit(jobs), strict=True))
+        for placed, handle in handles:
             placed.handle = handle
             self._running[handle] = placed
 
-    def _job(self, placed: _Placed) -> Job:
+    def _job(self, placed: Placed) -> Job:
         cell = placed.cell
         return Job(
             site=self.site,
             spec=cell.spec,
             slug=cell.slug,
-            token=placed.writer.claim.token,
+            token=placed.token,
             code=code_of(cell.spec, self.site.metrics, self.registry),
             replace=cell.replace,
             remeasure=cell.state == "remeasure",
-            fresh=cell.forced and not placed.places_lost and not placed.alone,
         )
 
-    def _follow(self, placed: _Placed) -> None:
+    def _cancel(self, placed: Placed, grace_seconds: float) -> None:
+        placed.cancelled = True
+        with self._engines_own():
+            self.engine.cancel(placed.handle, grace_seconds)
+
+    def _follow(self, placed: Placed) -> None:
         """Tell of a cell's begin and of its epochs, as its attempt shows them."""
         attempt = placed.writer.attempt()
         if attempt is None:
             return
-        if placed.begun is None:
+        self._announce(placed)
+        if placed.tail is None or placed.tail.attempt != attempt.directory:
+            if placed.tail is not None:
+                placed.ended = "its engine has placed it elsewhere"
+            # Its first attempt, or the engine has begun it again.
+            placed.tail = Tail(attempt.directory, placed.cell.spec)
             placed.begun = time.monotonic()
-        if not placed.announced:
-            placed.announced = True
+            if placed.ended:
+                self.emit(CellRetried(placed.title, placed.ended))
+                placed.ended = ""
+        for event in placed.tail.new():
+            self.emit(event)
+
+    def _announce(self, placed: Placed) -> None:
+        if placed.announced is None:
+            placed.announced = time.monotonic()
             spec = placed.cell.spec
             self.emit(CellStarted(spec.title, placed.number, spec.training["epochs"]))
-        if placed.tail is None or placed.tail.attempt != attempt.directory:
-            placed.tail = Tail(attempt.directory)  # its first attempt, or the engine has begun it again
-        tail = placed.tail
-        for count in reversed(range(tail.new())):
-            self.emit(epoch_finished(placed.cell.spec, tail.rows[: len(tail.rows) - count]))
 
-    def _limit(self, placed: _Placed) -> None:
+    def _limit(self, placed: Placed) -> None:
         """End a job that outlives its time limit although its worker should have seen to that: it may be frozen."""
         limit = self.site.limit
-        if limit is None or placed.begun is None or placed.cancelled:
+        if limit is None or placed.begun is None or placed.overdue:
             return
         if time.monotonic() - placed.begun > limit + 2 * self.site.grace:
-            placed.cancelled = placed.overdue = True
-            self.engine.cancel(placed.handle, 0.0)
+            placed.overdue = True
+            self._cancel(placed, 0.0)
 
     def _stop(self) -> None:
-        """Pass a wish to stop on, through the claims; what has not begun, or does not obey, is ended."""
-        level = "batch" if self._broken is not None else self.signal.level
-        now = time.monotonic()
+        """Pass a wish to stop on: through the claims, and, to stop at the next batch, through the engine, too."""
+        for placed in (*self._waiting, *self._alone):
+            if placed.announced is not None:  # it had begun once
+                self._finished(placed, Outcome("interrupted", "stopped by a signal", {}))
+        self._waiting.clear()
+        self._alone.clear()
+        level: StopLevel = "batch" if self._broken is not None else self.signal.level
         for placed in self._running.values():
-            begun = placed.writer.attempt() is not None
-            if level != placed.asked and begun:
+            if placed.writer.attempt() is None:
+                if not placed.cancelled:
+                    self._cancel(placed, 0.0)  # there is nothing to be lost
+                continue
+            if level == placed.asked:
+                continue
+            placed.asked = level
+            heard = False
+            with suppress(StoreError):  # the disk may be full, which is no reason to go on
                 placed.writer.claim.ask(level)
-                placed.asked, placed.asked_at = level, now
-            overdue = placed.asked == "batch" and now - placed.asked_at > STOP_GRACE_S
-            if (not begun or overdue) and not placed.cancelled:
-                placed.cancelled = True
-                self.engine.cancel(placed.handle, 0.0)
+                heard = True
+            if (level == "batch" or not heard) and not placed.overdue:
+                self._cancel(placed, STOP_GRACE_S)
 
     def _take_in(self, happening: Happening) -> None:
         placed = self._running.get(happening.handle)
-        if placed is None or not isinstance(happening, Lost | Returned):
+        if placed is None:
             return
-        self._follow(placed)
+        if isinstance(happening, Started):
+            placed.begun = time.monotonic()
+            return
         del self._running[happening.handle]
-        outcome = self._outcome(placed)
-        stopping = bool(self.signal.level) or self._broken is not None
-        if outcome is not None and outcome.status == "interrupted" and not stopping:
+        self._settle(placed, happening, time.monotonic() + self.late_seconds)
+
+    def _settle(self, placed: Placed, happening: Lost | Returned, until: float) -> None:
+        """A job has ended: what that means for its cell."""
+        answer = answer_of(happening)
+        self._follow(placed)
+        outcome = placed.outcome()
+        stopped = outcome is not None and outcome.status == "interrupted"
+        if answer is not None and answer.verdict == "ended" and outcome is None and time.monotonic() < until:
+            self._unseen.append(_Unseen(placed, happening, until))
+        elif placed.overdue and (outcome is None or stopped):
+            self._overdue(placed, "")
+        elif outcome is not None and stopped and not self._stopping:
             self._place_lost(placed, "its worker was told to stop")  # a queue needed the place
+        elif outcome is not None and outcome.status == "oom" and not placed.alone and not self._stopping:
+            self._again(placed, outcome.reason, alone=True)
         elif outcome is not None:
-            self._ended(placed, outcome)
+            self._finished(placed, outcome)
         elif isinstance(happening, Lost):
             self._lost(placed, happening)
         else:
-            self._unfinished(placed, Answer.from_json(happening.answer))
+            self._unfinished(placed, answer)
 
-    def _outcome(self, placed: _Placed) -> Outcome | None:
-        """What the store knows of the attempt's end; ``None``: nothing."""
-        attempt = placed.writer.attempt()
-        if attempt is None:
-            return None
-        manifest = placed.writer.result / "manifest.json"
-        if manifest.exists():
-            result = read_json(placed.writer.result / "result.json")
-            # Killed after the commit, before it could say so: the result counts.
-            if result["attempt"] == attempt.directory.name:
-                return Outcome("done", "", dict(result["metrics"]["mean"]))
-        end = attempt.directory / "outcome.json"
-        if not end.exists():
-            return None
-        found = read_json(end)
-        return Outcome(found["status"], found.get("reason", ""), {})
-
-    def _ended(self, placed: _Placed, outcome: Outcome) -> None:
-        if outcome.status == "oom" and not placed.alone:
-            self._again(placed, alone=True)
-            return
-        self._finished(placed, outcome)
-
-    def _unfinished(self, placed: _Placed, answer: Answer) -> None:
+    def _unfinished(self, placed: Placed, answer: Answer | None) -> None:
         """The worker has answered, and the attempt has no end: it never began, or could not be written."""
-        if answer.verdict == "environment":
-            self._finished(placed, Outcome("failed", answer.reason, {}))
+        if answer is None:
+            self._conclude(placed, Outcome("failed", "the engine brought no answer of a worker", {}))
+        elif answer.verdict == "environment":
             self._broken = StoreError(answer.reason, hint=answer.hint)
+            self._finished(placed, Outcome("failed", answer.reason, {}))
+        elif answer.verdict == "refused":
+            hint = f"; {answer.hint}" if answer.hint else ""
+            self._conclude(placed, Outcome("failed", f"PluginError: {answer.reason}{hint}", {}))
         elif answer.verdict == "stopped":
-            self._finished(placed, Outcome("interrupted", answer.reason, {}))
+            self._place_lost(placed, "its worker was told to stop")
+        elif answer.verdict == "superseded":  # by somebody else's: nothing to be written there
+            self._finished(placed, Outcome("failed", answer.reason, {}))
         else:
-            self._finished(placed, Outcome("failed", answer.reason or "its worker left no outcome", {}))
+            self._conclude(placed, Outcome("failed", answer.reason or "its worker left no outcome", {}))
 
-    def _lost(self, placed: _Placed, lost: Lost) -> None:
+    def _lost(self, placed: Placed, lost: Lost) -> None:
         """The job's process or machine is gone, and nothing in the store says how it ended."""
-        hang = hang_file(Path(self.site.run), placed.writer.claim.token)
+        hang = hang_file(Path(self.site.run), placed.token)
         stuck = hang.read_text(encoding="utf-8", errors="replace") if hang.is_file() else ""
         hang.unlink(missing_ok=True)
-        if stuck or placed.overdue:
-            limit = f"it did not end after {self.site.limit:g} s, its time limit, and its process was ended"
-            self._conclude(placed, Outcome("timeout", limit, {}), stuck)
-        elif self.signal.level or self._broken is not None:
-            self._conclude(placed, Outcome("interrupted", "stopped by a signal", {}))
-        elif not lost.cells_own:
+        if stuck:
+            self._overdue(placed, stuck)
+        elif not lost.cells_own or self._stopping:
             self._place_lost(placed, lost.reason)
         elif placed.alone:
-            memory = " Linux kills so where memory runs out" if lost.signal == 9 else ""
-            reason = f"{lost.reason}, twice, the second time with nothing beside it;{memory}"
-            self._conclude(placed, Outcome("failed", reason.rstrip(";"), {}))
+            memory = "; Linux kills processes so where memory runs out" if lost.signal == 9 else ""
+            self._conclude(
+                placed, Outcome("failed", f"{lost.reason}, also with nothing beside it{memory}", {})
+            )
         else:
-            self._again(placed, alone=True)
+            self._again(placed, lost.reason, alone=True)
 
-    def _place_lost(self, placed: _Placed, reason: str) -> None:
-        """The cell is not to blame: it goes on elsewhere, from its last checkpoint."""
+    def _overdue(self, placed: Placed, traceback: str) -> None:
+        limit = f"it did not end after {self.site.limit:g} s, its time limit, and its process was ended"
+        self._conclude(placed, Outcome("timeout", limit, {}), traceback)
+
+    def _place_lost(self, placed: Placed, reason: str) -> None:
+        """The cell is not to blame: it goes on elsewhere, from its last checkpoint; unless all is to stop."""
+        if self._stopping:
+            if placed.writer.attempt() is not None:
+                placed.write_end(self.site.engine, Outcome("interrupted", "stopped by a signal", {}))
+            if placed.announced is not None:
+                self._finished(placed, Outcome("interrupted", "stopped by a signal", {}))
+            return
         placed.places_lost += 1
         if placed.places_lost <= PLACED_AGAIN:
-            self._again(placed, alone=placed.alone)
+            self._again(placed, reason, alone=placed.alone)
             return
         why = f"given up after {placed.places_lost} lost places; the last time {reason}"
         self._conclude(placed, Outcome("failed", why, {}))
 
-    def _again(self, placed: _Placed, *, alone: bool) -> None:
+    def _again(self, placed: Placed, reason: str, *, alone: bool) -> None:
         """Give the cell out once more; the attempt that was lost can commit nothing from here on."""
-        again = _Placed(
-            placed.cell,
-            placed.number,
-            self._writer(placed.cell),
-            announced=placed.announced,
-            places_lost=placed.places_lost,
-            alone=alone,
-        )
+        again = placed.again(self.writer.cell(placed.cell.slug), reason, alone=alone)
         again.writer.claim.take()
-        late = self._outcome(placed)  # it may have committed until now
+        late = placed.outcome()  # it may have committed until now
         if late is not None and late.status == "done":
             self._finished(placed, late)
             return
-        if late is None and placed.writer.attempt() is not None:
-            self._write_end(placed, Outcome("interrupted", "its process or its machine was lost", {}))
+        if placed.writer.attempt() is not None and late is None:
+            placed.write_end(self.site.engine, Outcome("interrupted", f"lost: {reason}", {}))
         (self._alone if alone else self._waiting).append(again)
 
-    def _conclude(self, placed: _Placed, outcome: Outcome, log: str = "") -> None:
-        """Write down an end that the worker could not write itself."""
-        self._write_end(placed, outcome, log)
+    def _conclude(self, placed: Placed, outcome: Outcome, log: str = "") -> None:
+        """Write down an end that the worker could not write itself; it is final, should the worker live after all."""
+        placed.write_end(self.site.engine, outcome, log)
+        self.writer.cell(placed.cell.slug).claim.take()
         self._finished(placed, outcome)
 
-    def _write_end(self, placed: _Placed, outcome: Outcome, log: str = "") -> None:
-        spec = placed.cell.spec
-        facts = {"cell": spec.id, "engine": self.site.engine}
-        attempt = placed.writer.attempt() or placed.writer.begin(spec.key(), facts)
-        if log:
-            attempt.log(log)
-        attempt.end(outcome.status, outcome.reason)
-
-    def _finished(self, placed: _Placed, outcome: Outcome) -> None:
+    def _finished(self, placed: Placed, outcome: Outcome) -> None:
+        self._announce(placed)
+        assert placed.announced is not None
         self._outcomes[placed.cell.id] = outcome
-        seconds = 0.0 if placed.begun is None else time.monotonic() - placed.begun
-        title, number = placed.cell.spec.title, placed.number
+        seconds = time.monotonic() - placed.announced
+        title, number = placed.title, placed.number
         self.emit(CellFinished(title, number, outcome.status, outcome.reason, seconds, outcome.metrics))
 
-    def _abandon(self) -> None:
-        """Leaving with jobs still running, because of a second signal or a fault: end them, and say so."""
-        for placed in self._running.values():
-            self.engine.cancel(placed.handle, 0.0)
-            if placed.writer.attempt() is not None and self._outcome(placed) is None:
-                self._write_end(placed, Outcome("interrupted", "stopped by a signal", {}))
+    def _abandon(self) -> list[Placed]:
+        """Leaving with jobs still running, because of a second signal or a fault: end them, and say so in the store.
+
+        Returns the cells that are left without an end.
+        """
+        running = [*self._running.values(), *(each.placed for each in self._unseen)]
+        for handle in self._running:
+            with suppress(Exception):  # the engine is closed next, which ends them, too
+                self.engine.cancel(handle, 0.0)
+        for placed in running:
+            with suppress(StoreError):
+                if placed.writer.attempt() is not None and placed.outcome() is None:
+                    placed.write_end(self.site.engine, Outcome("interrupted", "stopped by a signal", {}))
+        left = [*running, *self._waiting, *self._alone]
+        self._waiting.clear()
+        self._alone.clear()
         self._running.clear()
+        self._unseen.clear()
+        return left

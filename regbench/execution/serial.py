@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from regbench.errors import RegbenchError
-from regbench.execution.events import CellFinished, CellStarted, Listener
+from regbench.execution.events import CellFinished, CellRetried, CellStarted, Listener
 from regbench.execution.interrupt import Stop, StopSignal
 from regbench.execution.planning import PlannedCell
 from regbench.execution.runner import CellRunner, Task
@@ -16,6 +16,10 @@ from regbench.store.records import Outcome
 
 class Runs(Protocol):
     """What runs cells, one after another or several at a time."""
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether it is of use to give it several cells at once."""
 
     def run(self, cells: Sequence[PlannedCell], first: int = 1) -> dict[str, Outcome]:
         """Run ``cells``, which are all to do, and return their outcomes by id; ``first`` is the first one's number.
@@ -32,6 +36,10 @@ class Serial:
         self.runner = runner
         self.emit = emit
         self.signal = signal
+
+    @property
+    def side_by_side(self) -> bool:
+        return False
 
     def run(self, cells: Sequence[PlannedCell], first: int = 1) -> dict[str, Outcome]:
         outcomes = {}
@@ -55,6 +63,7 @@ class Serial:
         outcome = self.runner.run(Task.of(cell, self.runner.writer), self.emit, self.signal)
         if outcome.status == "oom":  # once more, with nothing of an earlier cell in memory
             self.runner.release()
+            self.emit(CellRetried(cell.spec.title, outcome.reason))
             outcome = self.runner.run(Task.of(cell, self.runner.writer), self.emit, self.signal)
         return outcome
 

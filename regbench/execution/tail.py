@@ -1,14 +1,17 @@
-"""How far a cell is that another process runs: the rows of its history as they are written."""
+"""How far a cell is that another process runs: its history as it is written."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from regbench.execution.events import EpochFinished
+from regbench.errors import StoreError
+from regbench.execution.events import CellResumed, EpochFinished
+from regbench.store.records import read_json, rows_in
+from regbench.store.writer import RESUMED
 from regbench.suite.cells import CellSpec
 
 
@@ -29,23 +32,55 @@ def epoch_finished(spec: CellSpec, rows: Sequence[dict[str, Any]]) -> EpochFinis
 
 
 class Tail:
-    """Reads ``metrics.jsonl`` of one attempt as it grows."""
+    """Follows one attempt."""
 
-    def __init__(self, attempt: Path) -> None:
+    def __init__(self, attempt: Path, spec: CellSpec) -> None:
         self.attempt = attempt
-        self.rows: list[dict[str, Any]] = []
+        self._spec = spec
+        self._rows: list[dict[str, Any]] = []
         self._offset = 0
+        self._restored: int | None = None
+        """Rows that come from an earlier attempt; ``None``: not known."""
 
-    def new(self) -> int:
-        """Read what has come since, and return how many rows that is; a line still being written waits."""
+    def new(self) -> list[CellResumed | EpochFinished]:
+        """What has happened since, as the cell itself would tell it; a line still being written waits."""
+        rows = self._read()
+        events: list[CellResumed | EpochFinished] = []
+        if self._restored is None:
+            events += self._resumption()  # it is written before the first row
+            if events or rows:
+                self._restored = events[0].epoch if events else 0
+        for row in rows:
+            if _finite(row):  # a row that has lost its numbers ends the cell, which its outcome will tell
+                self._rows.append(row)
+                if len(self._rows) > (self._restored or 0):
+                    events.append(epoch_finished(self._spec, self._rows))
+        return events
+
+    def _read(self) -> list[dict[str, Any]]:
         try:
             with (self.attempt / "metrics.jsonl").open("rb") as stream:
                 stream.seek(self._offset)
                 content = stream.read()
         except OSError:  # nothing yet, or the file system is away for a moment: the outcome will tell
-            return 0
+            return []
         whole = content[: content.rfind(b"\n") + 1]
         self._offset += len(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
-        self.rows += rows
-        return len(rows)
+        return rows_in(whole)
+
+    def _resumption(self) -> list[CellResumed | EpochFinished]:
+        with suppress(StoreError):  # there is none, as a rule
+            found = read_json(self.attempt / RESUMED, epoch=int, batch=int, notes=list)
+            epochs = self._spec.training["epochs"]
+            return [
+                CellResumed(self._spec.title, found["epoch"], epochs, found["batch"], tuple(found["notes"]))
+            ]
+        return []
+
+
+def _finite(row: dict[str, Any]) -> bool:
+    """Whether all its numbers are; others are kept as texts."""
+    if not {"epoch", "phase", "seconds", "losses"} <= row.keys():
+        return False
+    groups = [row.get(name, {}) for name in ("losses", "log", "log_max")]
+    return not any(isinstance(value, str) for group in groups for value in group.values())

@@ -12,34 +12,38 @@ import os
 import platform
 import queue
 import signal as signals
-import sys
 import threading
-import traceback
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 
-from regbench.errors import RegbenchError, StoreError
+from regbench.cell import outcome_of
+from regbench.errors import PluginError, StoreError
 from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import ignore
 from regbench.execution.interrupt import Stop, StopSignal, TimeLimit, stoppable
 from regbench.execution.job import Job, Site, check_code, harness_source
-from regbench.execution.runner import CellRunner, How, Task
+from regbench.execution.runner import CellRunner, How, Task, never_begun
 from regbench.plugins import registry
 from regbench.store.claims import ClaimLost
 from regbench.store.files import storage_errors
 from regbench.store.records import Outcome
 from regbench.store.writer import CellWriter, RunWriter
 from regbench.training.launch import LaunchWishes
+from regbench.training.precision import resolve_device
 
 harness_source()  # what is imported now, not what lies there when the first job comes
 
-Verdict = Literal["ended", "stopped", "superseded", "environment"]
+ORPHAN_GRACE_S = 60.0
+"""A job whose giver is gone has so long to reach its next batch and to write a checkpoint."""
+
+Verdict = Literal["ended", "stopped", "superseded", "refused", "environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Answer:
 
     verdict: Verdict
     """``ended``: the attempt's outcome is in the store. ``stopped``: it was asked to, and can be continued.
-    ``superseded``: the cell is another attempt's. ``environment``: the disk or the store failed."""
+    ``superseded``: the cell is another attempt's. ``refused``: this process cannot do such a job, and has begun
+    nothing. ``environment``: the disk or the store failed."""
     reason: str = ""
     hint: str | None = None
     retire: bool = False
@@ -64,53 +69,51 @@ class Answer:
         return cls(**json.loads(text))
 
 
-_signal: StopSignal | None = None
-"""Of the running job, for whoever else learns that it must stop."""
 _runner: tuple[Site, CellRunner] | None = None
 
 
 def run_job(text: str) -> str:
     """Run the job and return an :class:`Answer`. Raises nothing that a cell, the disk or a signal is to blame for."""
-    job = Job.from_json(text)
-    writer = RunWriter(Path(job.site.run)).cell(job.slug, job.token)
     try:
-        with _stopping(writer) as signal, _limited(job, writer):
-            outcome = _run(job, writer, signal)
+        job = Job.from_json(text)
+        writer = RunWriter(Path(job.site.run)).cell(job.slug, job.token)
+        task = Task(job.spec, writer, job.replace, job.remeasure)
+        with _stopping(writer) as signal, _limited(job):
+            outcome = _run(job, task, signal)
+    except PluginError as error:
+        return Answer("refused", str(error), error.hint).to_json()
     except Stop as stop:
         return Answer("stopped", str(stop)).to_json()
     except ClaimLost as lost:
         return Answer("superseded", str(lost)).to_json()
-    except (StoreError, TimeLimit) as error:
-        return Answer("environment", str(error), getattr(error, "hint", None), retire=True).to_json()
+    except StoreError as error:
+        return Answer("environment", str(error), error.hint, retire=True).to_json()
+    except TimeLimit:
+        # It came just as the attempt ended, and the store knows how. What it has kept from being tidied up does not
+        # matter to a process that ends.
+        return Answer("ended", retire=True).to_json()
     retire = outcome.status in ("oom", "timeout")  # who knows what such an end leaves behind
     return Answer("ended", outcome.reason, retire=retire).to_json()
 
 
-def _run(job: Job, writer: CellWriter, signal: StopSignal) -> Outcome:
+def _run(job: Job, task: Task, signal: StopSignal) -> Outcome:
     """Run the cell; what keeps it from beginning is an end of its attempt, too."""
+    before = task.writer.attempt()  # an engine may have placed this very job before
     try:
         runner = _runner_of(job.site)
         check_code(job, runner.registry, platform.node())
-        task = Task(job.spec, writer, job.replace, job.remeasure, job.fresh)
         return runner.run(task, ignore, signal)
-    except StoreError:
+    except (Stop, StoreError):
         raise
-    except RegbenchError as error:  # no data here, no such device, other code
-        return _never_begun(job, writer, error)
-    except Exception as error:
-        # A plugin's import, no memory for the data, a fault of ours: not before the store has it.
-        return _never_begun(job, writer, error)
-
-
-def _never_begun(job: Job, writer: CellWriter, error: Exception) -> Outcome:
-    hint = f"; {error.hint}" if isinstance(error, RegbenchError) and error.hint else ""
-    reason = f"{type(error).__name__}: {error}{hint}"
-    attempt = writer.attempt() or writer.begin(
-        job.spec.key(), {"cell": job.spec.id, "engine": job.site.engine, "host": platform.node()}
-    )
-    attempt.log("".join(traceback.format_exception(error)))
-    attempt.end("failed", reason)
-    return Outcome("failed", reason, {})
+    except BaseException as error:
+        # No data here, no such device, other code, a data set that calls sys.exit(), a fault of ours.
+        attempt = task.writer.attempt()
+        if attempt is None or (before is not None and attempt.directory == before.directory):
+            return never_begun(task, error, job.site.engine)
+        outcome = outcome_of(error)  # the time was over just as the attempt ended
+        if not attempt.ended:
+            attempt.end(outcome.status, outcome.reason)
+        return outcome
 
 
 def _runner_of(site: Site) -> CellRunner:
@@ -126,7 +129,7 @@ def _runner_of(site: Site) -> CellRunner:
             site.engine,
         )
         found = registry(site.plugins)
-        writer, device = RunWriter(Path(site.run)), torch.device(site.device)
+        writer, device = RunWriter(Path(site.run)), resolve_device(site.device)
         _runner = (
             site,
             CellRunner(writer, found, site.metrics, device, Path(site.data_root), how),
@@ -137,18 +140,12 @@ def _runner_of(site: Site) -> CellRunner:
 @contextmanager
 def _stopping(writer: CellWriter) -> Iterator[StopSignal]:
     """Signals, and what the claim says, reach the running job."""
-    global _signal
-    signal = StopSignal(also=writer.claim.stop_level)
-    with stoppable(signal):
-        _signal = signal
-        try:
-            yield signal
-        finally:
-            _signal = None
+    with stoppable(StopSignal(also=writer.claim.stop_level)) as signal:
+        yield signal
 
 
 @contextmanager
-def _limited(job: Job, writer: CellWriter) -> Iterator[None]:
+def _limited(job: Job) -> Iterator[None]:
     """Raise ``TimeLimit`` after the job's time; end the process, with all tracebacks, if that does not help.
 
     The second is done by a thread of the interpreter that needs none of Python: code that hangs inside a library
@@ -189,23 +186,21 @@ def hang_file(run: Path, token: str) -> Path:
 
 def serve() -> None:
     """Take jobs from standard input, one a line, until it ends; a job that runs then is stopped at its next batch."""
+    # Both are ours: what plugins print belongs to the log, and what they read is none of the jobs.
+    jobs_in = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what plugins print belongs to the log, not among the answers
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
     jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in sys.stdin.buffer:
-            jobs.put(json.loads(line))
-        # Whoever gave out the jobs is gone: nobody will ask for more, and somebody else may run these cells.
-        if _signal is not None:
-            _signal.ask("batch", signals.SIGTERM)
-        jobs.put(None)
+    threading.Thread(target=_listen, args=(jobs_in, jobs), name="jobs", daemon=True).start()
 
     def say(kind: str, answer: str = "") -> None:
-        answers.write(json.dumps({"kind": kind, "answer": answer}) + "\n")
-        answers.flush()
+        with suppress(BrokenPipeError):  # whoever gave out the jobs is gone, and standard input ends, too
+            answers.write(json.dumps({"kind": kind, "answer": answer}) + "\n")
+            answers.flush()
 
-    threading.Thread(target=listen, name="jobs", daemon=True).start()
     signals.signal(signals.SIGINT, signals.SIG_IGN)  # between jobs; each job handles its own
     while (job := jobs.get()) is not None:
         say("started")
@@ -214,6 +209,17 @@ def serve() -> None:
         say("retiring" if retire else "returned", answer)
         if retire:
             return
+
+
+def _listen(jobs_in: BinaryIO, jobs: queue.SimpleQueue[str | None]) -> None:
+    """Pass jobs on. At the end of input, whoever gave them out is gone: somebody else may run these cells now."""
+    for line in jobs_in:
+        jobs.put(json.loads(line))
+    jobs.put(None)
+    # As a queue would end it: the training stops at its next batch, and what has nothing to save ends at once.
+    os.kill(os.getpid(), signals.SIGTERM)
+    time.sleep(ORPHAN_GRACE_S)
+    os._exit(1)
 
 
 if __name__ == "__main__":

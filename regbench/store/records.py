@@ -5,7 +5,7 @@ runs/<suite>/
   suite-extended-1.toml ...          the suites that it extends, as they stood
   cells/<slug>-<id16>/
     cell.json                        the key whose hash is the cell's id
-    attempts/<n>-<uuid>/             attempt.json  metrics.jsonl  log.txt  outcome.json
+    attempts/<n>-<uuid>/             attempt.json  resumed.json  metrics.jsonl  log.txt  outcome.json
     result/                          result.json  history.json  arrays.npz  weights.pt  manifest.json
   derived/                           rebuildable: anchors, classifiers, cached embeddings
 """
@@ -233,8 +233,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a ``metrics.jsonl``. What a crash or a power loss has left instead of a row is passed over: half a line
     at the end, or before the next one, and zeros.
     """
+    return rows_in(path.read_bytes())
+
+
+def rows_in(content: bytes) -> list[dict[str, Any]]:
+    """The same for what has been read of it."""
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
+    for line in content.split(b"\n")[:-1]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -19,10 +19,13 @@ from typing import Any
 
 import filelock
 
-from regbench.errors import LockedError, StoreError
-from regbench.store.claims import Claim, new_token
+from regbench.errors import LockedError
+from regbench.store.claims import Claim, ClaimLost, new_token
 from regbench.store.files import append_line, sha256, storage_errors, sync_directory, write_bytes, write_json
 from regbench.store.records import LOCK, SCHEMA, Run, attempt_number, classifier_file
+
+RESUMED = "resumed.json"
+"""In an attempt that found checkpoints: ``epoch`` and ``batch`` that it goes on from, ``notes`` on unusable ones."""
 
 
 class RunWriter:
@@ -103,8 +106,9 @@ class CellWriter:
 
     def __init__(self, directory: Path, token: str | None = None) -> None:
         """Without a ``token`` the first attempt takes the cell's claim; with one, it must be the claim's."""
-        self.directory = directory
-        self.claim = Claim(directory, token or new_token())
+        # Absolute: a plugin may change the working directory under our feet.
+        self.directory = directory.absolute()
+        self.claim = Claim(self.directory, token or new_token())
         self._claimed = token is not None
 
     def begin(self, key: Mapping[str, Any], provenance: Mapping[str, Any]) -> AttemptWriter:
@@ -157,6 +161,17 @@ class AttemptWriter:
         except OSError:
             return None
 
+    def resumed(self, rows: Sequence[Mapping[str, Any]], batch: int, notes: Sequence[str]) -> None:
+        """Take over the history of an earlier attempt, before any row of this one's.
+
+        ``batch``: batches of the next epoch that are done. ``notes``: checkpoints that could not be used, and why.
+        """
+        # This first: whoever follows the attempt can tell these rows from those that it adds.
+        write_json(self.directory / RESUMED, {"epoch": len(rows), "batch": batch, "notes": list(notes)})
+        if rows:
+            lines = (json.dumps(finite(row), allow_nan=False) + "\n" for row in rows)
+            write_bytes(self.directory / "metrics.jsonl", "".join(lines).encode())
+
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's row; numbers that are not finite are written as text, so that it stays JSON.
 
@@ -168,6 +183,11 @@ class AttemptWriter:
     def log(self, text: str) -> None:
         append_line(self.directory / "log.txt", text)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has been recorded how."""
+        return (self.directory / "outcome.json").exists()
+
     def end(self, status: str, reason: str, **details: Any) -> None:
         """Record how the attempt ended."""
         write_json(self.directory / "outcome.json", {"status": status, "reason": reason, **finite(details)})
@@ -176,8 +196,7 @@ class AttemptWriter:
         """Make the result visible: all of it or nothing.
 
         With ``replace`` the result that was there when the attempt began is set aside first. Raises ``ClaimLost``
-        if the cell is another attempt's by now, ``StoreError`` if one has committed it in the meantime; what is
-        there stays.
+        if the cell is another attempt's by now, or one has committed it in the meantime; what is there stays.
         """
         self.cell.claim.check()
         temporary = self.cell.directory / f".result-{uuid.uuid4().hex[:8]}.tmp"
@@ -206,7 +225,7 @@ class AttemptWriter:
             temporary.rename(self.cell.result)
         except OSError as error:
             if self.cell.result.exists():
-                raise StoreError(
+                raise ClaimLost(
                     f"{self.cell.result} has been committed by another process; it stays"
                 ) from error
             with storage_errors(self.cell.result):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -39,7 +39,16 @@ class Trial:
     """Its directory below ``tuning/cells/``; empty where the method refused the settings, and nothing was run."""
 
 
-Answer = Callable[[int, Mapping[str, Any], CellSpec], Trial | None]
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A trial whose end a study must know to go on."""
+
+    number: int
+    values: Mapping[str, Any]
+    spec: CellSpec
+
+
+Answer = Callable[[Question], Trial | None]
 """How a trial has ended; ``None``: that is not known yet."""
 
 
@@ -207,8 +216,8 @@ def _numbers(choices: Sequence[Any]) -> list[float]:
     return [choice for choice in choices if isinstance(choice, int | float)]
 
 
-def follow(study: Study, answer: Answer) -> Study:
-    """Ask for the study's trials from the first on, until they are all answered or one has no answer."""
+def questions(study: Study) -> Generator[Question, Trial | None, Study]:
+    """Ask for the study's trials from the first on, until all are answered or one has no answer; then the study."""
     if not study.space:
         return study
     seed = derive(study.tuning.seed, "tuning", "sampler") % 2**32
@@ -220,9 +229,21 @@ def follow(study: Study, answer: Answer) -> Study:
         if isinstance(spec, str):
             trial: Trial | None = Trial(number, values, "failed", None, f"refused by the method: {spec}")
         else:
-            trial = answer(number, values, spec)
+            trial = yield Question(number, values, spec)
         if trial is None:
             break
         sampler.tell(trial.value)
         trials.append(trial)
     return replace(study, trials=tuple(trials))
+
+
+def follow(study: Study, answer: Answer) -> Study:
+    """The study with the answers to its questions."""
+    asking = questions(study)
+    try:
+        question = next(asking)
+        while True:
+            question = asking.send(answer(question))
+    except StopIteration as end:
+        found: Study = end.value
+        return found

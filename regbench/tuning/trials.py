@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from regbench.execution.events import Listener, StudyFinished
 from regbench.execution.planning import PlannedCell, Shelf
 from regbench.execution.serial import Runs
-from regbench.store.records import CellRecord, Outcome
+from regbench.store.records import FAILED, CellRecord, Outcome
 from regbench.suite.cells import CellSpec
-from regbench.tuning.study import Study, Trial, TrialState, follow
+from regbench.tuning.study import Answer, Question, Study, Trial, TrialState, follow, questions
 
 FOLDER = "tuning"
 
@@ -35,51 +35,87 @@ class Trials:
         self._ran: dict[str, tuple[str, Outcome]] = {}
         """Slug and outcome of what was run by this object, by the cell's id."""
 
-    def known(self, number: int, values: Mapping[str, Any], spec: CellSpec) -> Trial | None:
+    def known(self, question: Question) -> Trial | None:
         """How a trial ended, if it did; a failed one is not tried again unless it is forced."""
+        spec = question.spec
         if spec.id in self._ran:
             slug, outcome = self._ran[spec.id]
-            return self._trial(number, values, slug, outcome)
+            return _trial(question, slug, outcome, self.metric)
         cell = self.shelf.look_up(spec)
         record = CellRecord(cell.id, spec.method, spec.dataset, spec.seed, {}, self.shelf.cells / cell.slug)
         if cell.state in ("finished", "accepted"):
             outcome = Outcome("done", "", record.result["metrics"]["mean"])
-        elif cell.state == "diverged" or (record.status == "failed" and not cell.forced):
+        elif cell.state == "diverged" or (record.status in FAILED and not cell.forced):
             outcome = record.outcome_now
         else:
             return None
-        return self._trial(number, values, cell.slug, outcome)
-
-    def _trial(self, number: int, values: Mapping[str, Any], slug: str, outcome: Outcome) -> Trial:
-        if outcome.status == "done":
-            return Trial(number, values, "done", outcome.metrics[self.metric], slug=slug)
-        state: TrialState = "diverged" if outcome.status == "diverged" else "failed"
-        return Trial(number, values, state, None, outcome.reason.partition("\n")[0], slug)
+        return _trial(question, cell.slug, outcome, self.metric)
 
     def replay(self, study: Study) -> Study:
         """The study as far as the store knows its trials; nothing is run."""
         return follow(study, self.known)
 
     def run(self, studies: Sequence[Study], runs: Runs, emit: Listener) -> tuple[Study, ...]:
-        """Run the trials that are missing, study by study. What ``runs`` raises comes through."""
-        finished = []
-        for study in studies:
-            ran = len(self._ran)
+        """Run the trials that are missing: study by study, or where cells run side by side the next trial of each.
 
-            def answer(number: int, values: Mapping[str, Any], spec: CellSpec) -> Trial | None:
-                return self.known(number, values, spec) or self._run(number, values, spec, runs)
+        What ``runs`` raises comes through.
+        """
+        if runs.side_by_side:
+            return self._together(studies, runs, emit)
+        return tuple(self._together([study], runs, emit)[0] for study in studies)
 
-            study = follow(study, answer)
-            if len(self._ran) > ran:
-                emit(_event(study))
-            finished.append(study)
-        return tuple(finished)
+    def _together(self, studies: Sequence[Study], runs: Runs, emit: Listener) -> tuple[Study, ...]:
+        """Studies know nothing of each other, so each asks the same as it would alone."""
+        asking = {study.place: _Asking(questions(study)) for study in studies}
+        while True:
+            for each in asking.values():
+                each.advance(self.known)
+                if each.study is not None and each.ran:
+                    emit(_event(each.study))
+                    each.ran = False
+            open_ = [each for each in asking.values() if each.question is not None]
+            if not open_:
+                return tuple(each.study for each in asking.values() if each.study is not None)
+            self._run([each.question.spec for each in open_ if each.question is not None], runs)
+            for each in open_:
+                each.ran = True
 
-    def _run(self, number: int, values: Mapping[str, Any], spec: CellSpec, runs: Runs) -> Trial:
-        cell = self.shelf.look_up(spec)
-        outcome = runs.run([cell], first=len(self._ran) + 1)[cell.id]
-        self._ran[spec.id] = cell.slug, outcome
-        return self._trial(number, values, cell.slug, outcome)
+    def _run(self, specs: Sequence[CellSpec], runs: Runs) -> None:
+        # Two methods may ask for the very same settings: one cell for both.
+        cells = list({spec.id: self.shelf.look_up(spec) for spec in specs}.values())
+        outcomes = runs.run(cells, first=len(self._ran) + 1)
+        self._ran |= {cell.id: (cell.slug, outcomes[cell.id]) for cell in cells}
+
+
+@dataclass
+class _Asking:
+    """A study that asks for its trials one after another."""
+
+    generator: Generator[Question, Trial | None, Study]
+    question: Question | None = None
+    """What it waits for."""
+    study: Study | None = None
+    """Once all is answered."""
+    ran: bool = False
+    """Whether a trial of it has been run, and nothing been told of its end."""
+
+    def advance(self, known: Answer) -> None:
+        """Answer what is known, up to the first trial that must be run."""
+        try:
+            if self.question is None and self.study is None:
+                self.question = next(self.generator)
+            while self.question is not None and (trial := known(self.question)) is not None:
+                self.question = self.generator.send(trial)
+        except StopIteration as end:
+            self.question, self.study = None, end.value
+
+
+def _trial(question: Question, slug: str, outcome: Outcome, metric: str) -> Trial:
+    number, values = question.number, question.values
+    if outcome.status == "done":
+        return Trial(number, values, "done", outcome.metrics[metric], slug=slug)
+    state: TrialState = "diverged" if outcome.status == "diverged" else "failed"
+    return Trial(number, values, state, None, outcome.reason.partition("\n")[0], slug)
 
 
 def _event(study: Study) -> StudyFinished:
