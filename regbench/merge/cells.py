@@ -17,6 +17,7 @@ from regbench.verify import id_of, key_of, verified_key
 
 TRIALS = "tuning/cells"
 CELLS = "cells"
+MODES = ("mean", "sampled")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Unit:
     def made(self) -> str:
         """Where and when the result was made, as its attempt says."""
         attempt = (
-            self.record.directory / "attempts" / PurePath(self.record.result["attempt"]).name / "attempt.json"
+            self.record.directory
+            / "attempts"
+            / PurePath(self.record.result.get("attempt", "")).name
+            / "attempt.json"
         )
         host = read_json(attempt).get("host", "unknown host") if attempt.is_file() else "unknown host"
         device = self.record.result.get("environment", {}).get("device_name", "unknown device")
@@ -101,7 +105,11 @@ def faults_of(source: Source) -> list[str]:
         units = source.units
     except (StoreError, KeyError, TypeError) as error:
         return [f"{source.path / TRIALS} is not as regbench writes it: {error}"]
-    faults = []
+    faults = [
+        f"{source.path / LOCK} names the cell {record.directory.name}, but not its method or data set"
+        for record in source.run.cells
+        if record.method not in source.run.methods or record.dataset not in source.run.datasets
+    ]
     for unit in units:
         try:
             _check(unit)
@@ -128,6 +136,8 @@ def _check(unit: Unit) -> None:
     verified_key(record)
     if record.result["id"] != record.id:
         raise StoreError(f"{record.result_dir} is the result of another cell than the suite names there")
+    for mode in MODES:
+        _ = record.result["metrics"][mode]
 
 
 def _classifier_faults(source: Source, dataset: str) -> list[str]:
@@ -193,7 +203,7 @@ def _other_numbers(a: CellRecord, b: CellRecord) -> Iterator[str]:
     if read_json(a.result_dir / "manifest.json") == read_json(b.result_dir / "manifest.json"):
         return
     known = a.result.get("metric_sources", {}), b.result.get("metric_sources", {})
-    for mode in ("mean", "sampled"):
+    for mode in MODES:
         first, second = a.result["metrics"][mode] or {}, b.result["metrics"][mode] or {}
         for name in first:
             # A metric of other code is another metric; measuring again makes them one.

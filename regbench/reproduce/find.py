@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from regbench.errors import UsageError
+from regbench.errors import StoreError, UsageError
 from regbench.store.location import find_run
 from regbench.store.records import LOCK, CellRecord, Run, read_json
 
@@ -57,11 +57,21 @@ def _of_directory(directory: Path) -> tuple[CellRecord, Run | None]:
         for record in run.cells:
             if record.directory.name == directory.name:
                 return record, run
-    key = read_json(directory / "cell.json")
+    return _alone(directory), None
+
+
+def _alone(directory: Path) -> CellRecord:
+    """A cell that is in no run, or that its run's suite does not name: called as its key calls its parts."""
     manifest = directory / "result" / "manifest.json"
-    found = read_json(directory / "result" / "result.json")["id"] if manifest.exists() else ""
-    name = key["regularizer"]["name"]
-    return CellRecord(found, name, key["dataset"]["name"], key["seed"], key, directory), None
+    try:
+        key = read_json(directory / "cell.json")
+        id = read_json(directory / "result" / "result.json")["id"] if manifest.exists() else ""
+        return CellRecord(id, key["regularizer"]["name"], key["dataset"]["name"], key["seed"], key, directory)
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"{directory} is not as regbench writes it: {type(error).__name__}: {error}",
+            hint="one of its files has been altered, or was written by another version",
+        ) from error
 
 
 def _pick(run: Run, cell: str | None) -> CellRecord:

@@ -41,7 +41,7 @@ def read_recorded(record: CellRecord, run: Run | None, registry: Registry) -> Re
             hint=f"run the suite first; its directory is {record.directory}",
         )
     key, result = verified_key(record), record.result
-    file = record.directory / "attempts" / Path(result["attempt"]).name / "attempt.json"
+    file = record.directory / "attempts" / Path(result.get("attempt", "")).name / "attempt.json"
     attempt = dict(read_json(file)) if file.is_file() else {}
     spec = _spec_of(attempt, file) or _spec_of_key(key, record, registry)
     if spec.id != result["id"]:

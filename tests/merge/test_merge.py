@@ -344,6 +344,14 @@ def test_a_data_sets_name_cannot_lead_out_either(place: Path) -> None:
         join()
 
 
+def test_records_that_are_whole_but_make_no_sense_are_named(place: Path) -> None:
+    rewrite(cell("b/tiny", 1), metrics={})
+    change_lock("b/tiny", lambda lock: lock["cells"][1].update(method="nobody"))
+    with pytest.raises(StoreError, match="is not as regbench writes it: KeyError: 'mean'") as caught:
+        join()
+    assert "but not its method or data set" in str(caught.value)
+
+
 def test_symbolic_links_are_refused(place: Path) -> None:
     file = cell("b/tiny", 2).result_dir / "weights.pt"
     file.rename(place / "elsewhere.pt")

@@ -11,6 +11,7 @@ import pytest
 import regbench
 from regbench.errors import StoreError
 from regbench.merge import merge
+from regbench.reproduce import reproduce
 from regbench.store.records import Run
 from tests.tuning.suites import AE, FRAIL, plan, run, study
 
@@ -47,6 +48,14 @@ def test_trials_and_what_they_selected_come_together(place: Path) -> None:
     assert [study.pending for study in plan(place).studies] == [0, 0], "no trial is run again"
     assert [cell.state for cell in plan(place).cells] == ["finished", "finished"]
     assert regbench.load_results("tuned")["mse"].notna().all()
+
+
+def test_what_was_merged_can_be_made_again(place: Path) -> None:
+    merge(["a/tuned", "b/tuned"], Path("c"))
+    (trial,) = Path("c/tuning/cells").glob("marked-ae-trial-0-*")
+    made = reproduce(trial, device="cpu", plugins=["plugin.py"])
+    assert (made.cell, made.verdict) == ("marked AE trial 0", "identical")
+    assert reproduce("c", "marked AE seed 0", device="cpu", plugins=["plugin.py"]).verdict == "identical"
 
 
 def test_budgets_and_trials_that_differ_are_refused(place: Path) -> None:

@@ -179,6 +179,13 @@ def test_a_cell_that_was_taken_out_of_its_run_is_made_again_too(place: Path) -> 
     assert found.metrics[0].rerun.half_width is None
 
 
+def test_a_directory_with_other_contents_is_no_cell(place: Path) -> None:
+    alone = shutil.copytree(cell(place), place / "alone")
+    (alone / "cell.json").write_text('{"seed": 1}')
+    with pytest.raises(StoreError, match="alone is not as regbench writes it: KeyError: 'regularizer'"):
+        again(alone)
+
+
 def test_other_code_is_said_and_needs_consent(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
