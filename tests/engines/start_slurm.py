@@ -194,8 +194,8 @@ class Slurm:
             "database": database,
         }
         (self.directory / "slurm.conf").write_text(SLURM_CONF.format_map(values))
-        # An empty file: without it, the system's own cgroup.conf and its plugins would be looked for.
-        (self.directory / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        # Later versions look for cgroups, which containers seldom have, unless told not to.
+        (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         accounting_file = self.directory / "slurmdbd.conf"
         accounting_file.write_text(SLURMDBD_CONF.format_map(values))
         accounting_file.chmod(0o600)

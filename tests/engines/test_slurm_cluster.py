@@ -24,28 +24,7 @@ from tests.engines import start_slurm
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 60.0
 
-if os.environ.get("REGBENCH_TEST_SLURM") != "1":
-    pytest.skip("starts a Slurm cluster of its own: nox -s slurm", allow_module_level=True)
-pytest.importorskip("submitit", reason="submitit is not installed: pip install 'regbench[slurm]'")
-if why := start_slurm.missing():
-    pytest.skip(f"Slurm cannot be started here: {why}", allow_module_level=True)
-
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[start_slurm.Slurm]:
-    """Slurm, and this process set up to talk to it."""
-    started = start_slurm.Slurm(tmp_path_factory.mktemp("slurm"))
-    try:
-        started.start()
-    except start_slurm.CannotStart as why:
-        pytest.skip(f"Slurm cannot be started here: {why}")
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in started.environment.items():
-            environment.setenv(name, value)
-        yield started
-    started.stop()
 
 
 @dataclass
@@ -234,6 +213,7 @@ def test_no_python_there_is_lost_with_its_code(opened: Callable[..., Opened]) ->
     [end] = it.ends(*it.submit("a"))
     assert isinstance(end, Lost)
     assert "exit code 127" in end.reason
+    assert "/no/such/python" in Path(end.reason.rpartition("; see ")[2]).read_text()
 
 
 def test_jobs_that_slurm_refuses(opened: Callable[..., Opened], capfd: pytest.CaptureFixture[str]) -> None:
@@ -265,10 +245,13 @@ def test_leaving_cancels_what_is_left(opened: Callable[..., Opened]) -> None:
 
 
 def test_a_silent_slurm_is_waited_for(
-    opened: Callable[..., Opened], cluster: start_slurm.Slurm, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Opened],
+    cluster: start_slurm.Slurm,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    it = opened("tell")
-    [handle] = it.submit("a")
+    it, left = opened("tell"), opened("wait", run="other")
+    [handle], [waits] = it.submit("a"), left.submit("b")
     with cluster.frozen_controller(), monkeypatch.context() as impatient:
         impatient.setattr(commands, "TIMEOUT_S", 1.0)
         assert it.engine.poll(1.0) == []
@@ -276,8 +259,13 @@ def test_a_silent_slurm_is_waited_for(
         with pytest.raises(EnvironmentFault, match="Slurm has not answered") as fault:
             it.engine.poll(5.0)
         assert "continues from the store" in str(fault.value.hint)
+        left.engine.cancel(waits, 1.0)
+        left.engine.close()
+    assert "1 Slurm jobs could not be cancelled, the next run will" in caplog.text
     [end] = it.ends(handle)
     assert isinstance(end, Returned)
+    opened("wait", run="other")
+    it.until(lambda: waits not in commands.queue())
 
 
 def test_a_node_that_dies(opened: Callable[..., Opened], cluster: start_slurm.Slurm) -> None:
