@@ -38,7 +38,7 @@ from regbench.engines.base import (
 from regbench.errors import EnvironmentFault
 from regbench.store.files import storage_errors
 
-COMMAND = (sys.executable, "-m", "regbench.execution.worker")
+COMMAND = (sys.executable, "-m", "regbench.engines.local_worker")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 END_S = 5.0
 """A worker without a job has so long to end when its input has."""
@@ -73,6 +73,8 @@ class Local(Engine):
 
     name: ClassVar[str] = "local"
     Options = LocalOptions
+    entry: str = "regbench.execution.worker:run_job"
+    """What a worker calls, as ``module:function``."""
 
     @classmethod
     def default_jobs(cls, options: EngineOptions, device: str) -> int:
@@ -172,7 +174,7 @@ class Local(Engine):
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
                 process = subprocess.Popen(
-                    COMMAND,
+                    (*COMMAND, self.entry),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stream,
@@ -244,7 +246,7 @@ class Local(Engine):
             self._queue.appendleft((handle, worker.job))
             return
         raise EnvironmentFault(
-            f"worker processes do not start: {FAILED_STARTS} in a row {how} before their first job",
+            f"worker processes do not start, {FAILED_STARTS} in a row: the last one {how} before its first job",
             hint=f"what they said is in {self._log(worker.slot)}; where memory is short, use fewer --jobs",
         )
 
@@ -255,12 +257,12 @@ class Local(Engine):
         self._workers.pop(worker.slot, None)
         self._selector.unregister(process.stdout)
         process.stdout.close()
-        _end_input(process)
         deadline = time.monotonic() + END_S
         while not _dead(process) and time.monotonic() < deadline:
             time.sleep(0.01)
         _kill(process, signal.SIGKILL)  # and what it has left behind; before its number is free again
         process.wait()
+        _end_input(process)  # not before: a worker whose input ends takes that for its giver's death
 
     def _enforce(self) -> None:
         """Kill what was cancelled and did not end in its grace."""
@@ -276,11 +278,11 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     ``environment``: where that variable, if it is there, is looked up first.
     """
-    import torch
-
     given = environment.get(VISIBLE, os.environ.get(VISIBLE))
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
+    import torch
+
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

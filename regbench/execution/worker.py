@@ -1,25 +1,21 @@
 """A worker: runs one job at a time against the store, wherever an engine has placed it.
 
-``python -m regbench.execution.worker`` serves the local engine: a job per line of standard input. What a cell does
-ends in the store, as in a run without workers; the answer tells only what the store cannot.
+What a cell does ends in the store, as in a run without workers; the answer tells only what the store cannot.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import json
-import os
 import platform
-import queue
 import signal as signals
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,9 +35,6 @@ from regbench.training.launch import LaunchWishes
 from regbench.training.precision import resolve_device
 
 harness_source()  # what is imported now, not what lies there when the first job comes
-
-ORPHAN_GRACE_S = 60.0
-"""A job whose giver is gone has so long to reach its next batch and to write a checkpoint."""
 
 Verdict = Literal["ended", "stopped", "superseded", "refused", "environment"]
 
@@ -182,45 +175,3 @@ def _limited(job: Job) -> Iterator[None]:
 def hang_file(run: Path, token: str) -> Path:
     """Where the tracebacks go of a job that did not end when its time was over."""
     return run / "workers" / f"hang-{token}.txt"
-
-
-def serve() -> None:
-    """Take jobs from standard input, one a line, until it ends; a job that runs then is stopped at its next batch."""
-    # Both are ours: what plugins print belongs to the log, and what they read is none of the jobs.
-    jobs_in = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(jobs_in, jobs), name="jobs", daemon=True).start()
-
-    def say(kind: str, answer: str = "") -> None:
-        with suppress(BrokenPipeError):  # whoever gave out the jobs is gone, and standard input ends, too
-            answers.write(json.dumps({"kind": kind, "answer": answer}) + "\n")
-            answers.flush()
-
-    signals.signal(signals.SIGINT, signals.SIG_IGN)  # between jobs; each job handles its own
-    while (job := jobs.get()) is not None:
-        say("started")
-        answer = run_job(job)
-        retire = Answer.from_json(answer).retire
-        say("retiring" if retire else "returned", answer)
-        if retire:
-            return
-
-
-def _listen(jobs_in: BinaryIO, jobs: queue.SimpleQueue[str | None]) -> None:
-    """Pass jobs on. At the end of input, whoever gave them out is gone: somebody else may run these cells now."""
-    for line in jobs_in:
-        jobs.put(json.loads(line))
-    jobs.put(None)
-    # As a queue would end it: the training stops at its next batch, and what has nothing to save ends at once.
-    os.kill(os.getpid(), signals.SIGTERM)
-    time.sleep(ORPHAN_GRACE_S)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    serve()
