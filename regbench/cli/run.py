@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,9 @@ from regbench.cli import options, placement
 if TYPE_CHECKING:
     from regbench.estimate import Estimate
     from regbench.resolve import Plan
+
+_STARTED = time.monotonic()
+"""About when the process began: what takes its time is imported later."""
 
 Force = Annotated[
     list[str] | None,
@@ -233,11 +237,7 @@ def _launches(console: Any, ready: Plan) -> None:
 
 def _seconds_so_far() -> float:
     """What this process has taken until now: starting to run the cells takes as long."""
-    import time
-
-    import psutil
-
-    return max(time.time() - psutil.Process().create_time(), 0.0)
+    return time.monotonic() - _STARTED
 
 
 def _totals(console: Any, ready: Plan, found: Estimate, total: float | None) -> None:

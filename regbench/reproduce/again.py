@@ -21,7 +21,14 @@ from regbench.execution.planning import PlannedCell
 from regbench.execution.runner import CellRunner, How, Task
 from regbench.plugins import Registry
 from regbench.reproduce.recorded import Recorded
-from regbench.store.records import CellRecord, Outcome, classifier_file, read_classifier, read_json
+from regbench.store.records import (
+    CellRecord,
+    Outcome,
+    attempt_number,
+    classifier_file,
+    read_classifier,
+    read_json,
+)
 from regbench.store.writer import RunWriter
 from regbench.suite.cells import CellSpec
 from regbench.training.launch import LaunchWishes
@@ -154,5 +161,6 @@ def _threads(recorded: Recorded, device: torch.device) -> Iterator[None]:
 
 
 def _latest_attempt(record: CellRecord) -> dict[str, Any]:
-    files = sorted(record.directory.glob("attempts/*/attempt.json"), key=lambda file: file.stat().st_mtime_ns)
-    return dict(read_json(files[-1])) if files else {}
+    files = record.directory.glob("attempts/*/attempt.json")
+    latest = max(files, key=lambda file: attempt_number(file.parent), default=None)
+    return {} if latest is None else read_json(latest)
