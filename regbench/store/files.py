@@ -19,6 +19,8 @@ _HINTS = {
     errno.EDQUOT: "free some of your quota and run the same command again: finished cells are kept",
     errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again: finished cells are kept",
     errno.EROFS: "choose another place with --runs-dir or REGBENCH_RUNS",
+    errno.EEXIST: "something else is where a directory belongs: move it aside",
+    errno.ENOTDIR: "something else is where a directory belongs: move it aside",
     errno.EACCES: "choose another place with --runs-dir or REGBENCH_RUNS, or mend the permissions",
 }
 

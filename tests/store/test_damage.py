@@ -207,3 +207,25 @@ def test_a_runs_directory_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot read .*cells: Not a directory") as caught:
         planning.folders(tmp_path / "cells")
     assert caught.value.hint == "choose another place with --runs-dir"
+
+
+@pytest.mark.parametrize("place", ["cells/a", "cells/a/attempts", "cells"])
+def test_a_file_where_a_directory_belongs_is_named_and_left_alone(tmp_path: Path, place: str) -> None:
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("somebody's")
+    with pytest.raises(StoreError, match=f"cannot write {tmp_path}") as caught:
+        RunWriter(tmp_path).cell("a").begin({}, {})
+    assert caught.value.hint == "something else is where a directory belongs: move it aside"
+    assert file.read_text() == "somebody's"
+
+
+def test_a_cell_behind_a_link_is_one_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other-disk").mkdir()
+    cells = tmp_path / "run" / "cells"
+    cells.mkdir(parents=True)
+    (cells / "a").symlink_to(tmp_path / "other-disk", target_is_directory=True)
+    RunWriter(tmp_path / "run").cell("a").begin({}, {}).commit(FILES)
+    assert record(tmp_path / "run").result == {"id": "x"}
+    assert (tmp_path / "other-disk" / "result" / "manifest.json").is_file()
+    assert planning.folders(cells) == {"a"}
