@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from regbench.errors import CellsFailed, DataError, Interrupted, PluginError, RegbenchError
+from regbench.errors import CellsFailed, DataError, Interrupted, PluginError
 from regbench.execution.events import Listener, SuiteFinished, SuiteStarted, TuningStarted, ignore
 from regbench.resolve import Asked, Plan, load_plugins, load_suite, look_up, look_up_all, plan, trials_of
 from regbench.store.location import find_run, mark_last
@@ -189,23 +189,14 @@ def _check_launch(ready: Plan) -> None:
 
 def _check_data(ready: Plan) -> None:
     """All data sets that cells to run need must be there and sound, before anything is trained."""
-    from regbench.suite.cells import dataset_of
+    from regbench.verify import data_problems
 
     problems: list[str] = []
     mends: list[str] = []
     specs = [study.base for study in ready.to_tune] + [cell.spec for cell in ready.todo]
     for spec in {spec.dataset: spec for spec in specs}.values():
-        dataset = dataset_of(spec, ready.registry)
-        try:
-            found = dataset.check(ready.data_root)
-        except RegbenchError:
-            raise
-        except Exception as error:  # a plugin's code
-            raise DataError(
-                f"data set {spec.dataset}: checking it failed: {type(error).__name__}: {error}"
-            ) from error
+        found, mend = data_problems(spec, ready.registry, ready.data_root)
         problems += found
-        mend = dataset.mend(ready.data_root) if found else None
         mends += [mend] if mend else []
     if problems:
         raise DataError("\n".join(problems), hint="; ".join(mends) or "regbench data ls shows what is where")

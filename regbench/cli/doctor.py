@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regbench.cli import options
+from regbench.cli import options, placement
 
 FAULTS = 4
 """Exit code where something keeps suites from running."""
@@ -24,10 +24,10 @@ def doctor(
     ] = None,
     device: options.Device = "auto",
     plugin: options.Plugin = None,
-    engine: Annotated[
-        str | None, typer.Option(help="The engine that is to be used.", show_default=False)
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=100_000, help="Cells at a time.")] = 1,
+    engine: placement.Engine = "",
+    jobs: placement.Jobs = None,
+    address: placement.Address = None,
+    engine_option: placement.EngineOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
     runs_dir: options.RunsDir = None,
     data_dir: options.DataDir = None,
@@ -42,8 +42,7 @@ def doctor(
         runs_dir=runs_dir,
         data_dir=data_dir,
         plugins=plugin or [],
-        engine=engine,
-        jobs=jobs,
+        placement=placement.asked(engine, jobs, address, engine_option or [], None, None, None),
     ):
         found.append(finding)
         if not as_json:

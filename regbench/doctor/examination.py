@@ -12,6 +12,7 @@ from regbench.doctor.disk import check_storage
 from regbench.doctor.finding import Finding, examined
 from regbench.doctor.suite import check_data, check_space, must_compile, planned
 from regbench.errors import RegbenchError
+from regbench.execution.placement import Placement
 from regbench.resolve import Plan, load_plugins
 from regbench.store.location import runs_dir as locate_runs
 
@@ -23,26 +24,28 @@ def examine(
     runs_dir: Path | None = None,
     data_dir: Path | None = None,
     plugins: Sequence[Path | str] = (),
-    engine: str | None = None,
-    jobs: int = 1,
+    placement: Placement | None = None,
 ) -> Iterator[Finding]:
     """Everything that was looked at, as it is found. Nothing is left behind.
 
     Args:
         suite: also look at this suite's data sets and at the space that its cells will take.
-        engine: the engine that is to be used; others that cannot be are no faults.
-        jobs: cells at a time.
+        placement: where cells are to run; that other engines cannot be used is no fault.
 
     Raises:
-        PluginError: there is no such ``engine``, or no such file among ``plugins``.
+        PluginError: there is no such engine, or no such file among ``plugins``.
+        UsageError: the engine has no such options.
     """
     from regbench.training.precision import resolve_device
 
     registry = load_plugins(plugins)
-    if engine is not None:
-        registry.engine(engine)
+    wish = (placement or Placement()).checked()
+    cls, options = wish.engine_class(registry)
+    jobs = wish.jobs or 1
+    # Workers elsewhere take nothing of this machine's memory.
+    here = 1 if cls.elsewhere(options) else jobs
     yield from examined("libraries", machine.check_libraries)
-    yield from examined("processors", lambda: machine.check_processors(jobs))
+    yield from examined("processors", lambda: machine.check_processors(here))
     try:
         where = resolve_device(device)
     except RegbenchError as error:
@@ -51,7 +54,7 @@ def examine(
     yield from examined("GPU", lambda: machine.check_gpu(where))
     yield from check_storage(locate_runs(runs_dir))
     yield from examined("plugins", lambda: machine.check_plugins(registry))
-    yield from examined("engines", lambda: machine.check_engines(registry, engine))
+    yield from examined("engines", lambda: machine.check_engines(registry, wish))
     ready: Plan | None = None
     if suite is not None:
         settings = {"device": str(where), "runs_dir": runs_dir, "data_dir": data_dir, "plugins": plugins}

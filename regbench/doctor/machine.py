@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from regbench.doctor.finding import Finding
+from regbench.execution.placement import Placement
 from regbench.plugins import Registry
 from regbench.training.launch import compiler_fault
 
@@ -161,21 +162,20 @@ def check_plugins(registry: Registry) -> list[Finding]:
     return [Finding("ok", "plugins", f"none is broken; {counts.replace('datasets', 'data sets')}")]
 
 
-def check_engines(registry: Registry, asked: str | None) -> list[Finding]:
-    """Whether each engine could be used here; one that was not ``asked`` for is no fault."""
-    if asked is not None:
-        registry.engine(asked)
+def check_engines(registry: Registry, wish: Placement) -> list[Finding]:
+    """Whether each engine could be used here; one that was not asked for is no fault."""
     found = []
     for name, plugin in registry.engines.items():
-        what = f"engine {name}"
+        asked = name == wish.engine
         try:
-            problems = plugin.cls.check(plugin.cls.Options())
+            options = wish.engine_class(registry)[1] if asked else plugin.cls.Options()
+            problems = plugin.cls.check(options)
         except Exception as error:  # a plugin's code
             problems = [f"its check failed: {type(error).__name__}: {error}"]
         if not problems:
-            found.append(Finding("ok", what, "can be used"))
+            found.append(Finding("ok", f"engine {name}", "can be used"))
         for problem in problems:
-            found.append(Finding("fault" if name == asked else "note", what, problem))
+            found.append(Finding("fault" if asked else "note", f"engine {name}", problem))
     return found
 
 

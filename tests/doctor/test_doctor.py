@@ -20,8 +20,9 @@ from regbench.doctor import machine
 from regbench.doctor import suite as suite_checks
 from regbench.doctor.examination import examine
 from regbench.doctor.finding import Finding
-from regbench.errors import Interrupted, PluginError
+from regbench.errors import Interrupted, PluginError, UsageError
 from regbench.execution.events import EpochFinished
+from regbench.execution.placement import Placement
 from regbench.plugins import registry
 from tests.execution.suites import AE, write_plugin, write_suite
 
@@ -164,12 +165,20 @@ def test_an_engine_that_cannot_work_is_a_fault_only_where_it_is_asked_for(
     place: Path, body: str, said: str
 ) -> None:
     known = registry([write_plugin(place, ENGINE % body)])
-    asked = find(machine.check_engines(known, "sulky"), "engine sulky")
+    asked = find(machine.check_engines(known, Placement("sulky")), "engine sulky")
     assert (asked.level, said in asked.said) == ("fault", True)
-    assert find(machine.check_engines(known, None), "engine sulky").level == "note"
-    assert find(machine.check_engines(known, "sulky"), "engine local").level == "ok"
+    assert find(machine.check_engines(known, Placement()), "engine sulky").level == "note"
+    assert find(machine.check_engines(known, Placement("sulky")), "engine local").level == "ok"
     with pytest.raises(PluginError, match="there is no engine 'sulki'; did you mean 'sulky'"):
-        list(examine(plugins=[place / "falling.py"], engine="sulki"))
+        list(examine(plugins=[place / "falling.py"], placement=Placement("sulki")))
+
+
+def test_an_engines_options_are_checked_and_given_to_it(place: Path) -> None:
+    with pytest.raises(UsageError, match="does not take these options"):
+        list(examine(placement=Placement("local", options={"mood": "good"})))
+    nowhere = Placement("ray", options={"address": "127.0.0.1:1"})
+    found = find(machine.check_engines(registry(), nowhere), "engine ray")
+    assert found.level == "fault", "whether Ray is missing or nobody answers there"
 
 
 def test_missing_data_is_a_fault_with_what_mends_it(place: Path) -> None:
