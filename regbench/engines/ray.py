@@ -90,6 +90,7 @@ class Ray(Engine):
         self._id = secrets.token_hex(4)
         self._folder = setting.run / "workers"
         self._next_watch = 0.0
+        self._headless = False
 
     @classmethod
     def elsewhere(cls, options: EngineOptions) -> bool:
@@ -129,8 +130,9 @@ class Ray(Engine):
         if ray is None or not ray.is_initialized():
             return
         for placed in list(self._placed.values()):
-            with suppress(ray.exceptions.RayError):
-                ray.cancel(placed.stream, force=True)
+            if not self._headless:
+                with suppress(ray.exceptions.RayError):
+                    ray.cancel(placed.stream, force=True)
             self._forget(placed)
         leave(ray)
 
@@ -151,6 +153,11 @@ class Ray(Engine):
 
     def _place(self) -> None:
         """Give Ray as many jobs as may run: the others are kept here, where they cost nothing."""
+        if self._queue and self._headless:
+            raise EnvironmentFault(
+                "the head of the Ray cluster no longer answers",
+                hint="nothing that was committed is lost: run again once the cluster is back",
+            )
         while self._queue and len(self._placed) < self.setting.jobs:
             handle, job = self._queue.popleft()
             task = self._task.options(
@@ -248,16 +255,14 @@ class Ray(Engine):
         self._next_watch = now + WATCH_S
         alive = self._alive()
         for placed in list(self._placed.values()):
-            if placed.node and placed.node not in alive:
+            if self._headless or (placed.node and placed.node not in alive):
                 self._lose(placed, _died(placed), cells_own=False)
 
     def _alive(self) -> set[str]:
         # Asked after a head that is gone, Ray waits for a minute and then ends this process.
-        if unreachable(self._ray.get_runtime_context().gcs_address):
-            raise EnvironmentFault(
-                "the head of the Ray cluster no longer answers",
-                hint="nothing that was committed is lost: run again once the cluster is back",
-            )
+        if self._headless or unreachable(self._ray.get_runtime_context().gcs_address):
+            self._headless = True
+            return set()
         return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def cancel(self, handle: str, grace_seconds: float) -> None:

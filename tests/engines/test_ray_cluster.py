@@ -78,25 +78,13 @@ def test_a_disturbed_suite_gives_the_undisturbed_table(nodes: Nodes, tmp_path: P
     with running(undisturbed) as reference:
         killed, frozen = nodes.start("killed"), nodes.start("frozen")
         ended(reference)
-    arguments = (
-        "--engine",
-        "ray",
-        "--address",
-        nodes.address,
-        "--jobs",
-        "3",
-        "--checkpoint-every",
-        "5 epochs",
-    )
-    with running(disturbed, *arguments) as run:
-        until(run, lambda: under_way(disturbed, killed) and under_way(disturbed, frozen))
-        late = under_way(disturbed, frozen)
+    arguments = ("--engine", "ray", "--address", nodes.address, "--jobs", "3")
+    with running(disturbed, *arguments, "--checkpoint-every", "5 epochs") as run:
+        late, first = until(run, lambda: all_under_way(disturbed, frozen, killed))
         sleeper = worker(frozen, late)
         frozen.send(signal.SIGSTOP)
-        first = under_way(disturbed, killed)
         worker(killed, first).kill()
-        until(run, lambda: under_way(disturbed, killed) not in ("", first))
-        second = under_way(disturbed, killed)
+        second = until(run, lambda: under_way(disturbed, killed, but=first))
         killed.send(signal.SIGKILL)
         ended(run)
     attempts = {method: sorted(cell(disturbed, method).glob("attempts/*")) for method in METHODS}
@@ -118,6 +106,49 @@ def test_a_disturbed_suite_gives_the_undisturbed_table(nodes: Nodes, tmp_path: P
         (result,) = cell(disturbed, method).glob("result*/result.json")
         assert json.loads(result.read_text())["attempt"] == attempts[method][-1].name
     assert finished(disturbed) == finished(undisturbed)
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from regbench.engines.base import Lost, Resources, Setting, Started, Submission
+from regbench.engines.ray import Ray, RayOptions
+from regbench.errors import EnvironmentFault
+
+def until(kind):
+    while not (found := [each for each in engine.poll(1) if isinstance(each, kind)]):
+        pass
+    return found[0]
+
+nap = Submission(json.dumps({"do": "nap", "seconds": 100}), "a nap", Resources())
+engine = Ray(RayOptions(address=sys.argv[2]), Setting(Path(sys.argv[1]), 1, "cpu"))
+engine.entry = "tests.engines.ray_jobs:act"
+with engine:
+    engine.submit([nap])
+    until(Started)
+    print("started", flush=True)
+    print(until(Lost).cells_own, flush=True)
+    try:
+        engine.submit([nap])
+    except EnvironmentFault as fault:
+        print(fault, flush=True)
+print("closed", flush=True)
+"""
+
+
+def test_a_head_that_dies_ends_the_run_with_a_sentence(nodes: Nodes, tmp_path: Path) -> None:
+    """The last test of this cluster. In a process of its own: Ray would end this one."""
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), nodes.address]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        nodes.nodes[0].send(signal.SIGKILL)
+        said, _ = process.communicate(timeout=PATIENCE_S)
+        assert said.splitlines() == ["False", "the head of the Ray cluster no longer answers", "closed"]
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass
@@ -147,12 +178,13 @@ def ended(run: Running) -> None:
     assert run.process.wait(PATIENCE_S) == 0, run.said
 
 
-def until(run: Running | None, ready: Callable[[], Any]) -> None:
+def until(run: Running | None, ready: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_S
-    while not ready():
+    while not (found := ready()):
         assert run is None or run.process.poll() is None, run.said
         assert time.monotonic() < deadline, run and run.said
         time.sleep(0.02)
+    return found
 
 
 def cell(folder: Path, method: str) -> Path:
@@ -180,11 +212,17 @@ def worker(node: Node, method: str) -> psutil.Process:
     return found
 
 
-def under_way(folder: Path, node: Node) -> str:
-    """The method whose cell is in the middle on this node, with a checkpoint; empty: none."""
+def all_under_way(folder: Path, *nodes: Node) -> list[str]:
+    """The methods on these nodes, once each has one; empty before."""
+    found = [under_way(folder, node) for node in nodes]
+    return found if all(found) else []
+
+
+def under_way(folder: Path, node: Node, but: str = "") -> str:
+    """The method whose cell is in the middle on this node, with a checkpoint; empty: none, or ``but`` this one."""
     busy = " ".join(title(each) for each in node.processes() if title(each).startswith("ray::"))
     for method in METHODS:
-        if f" {method} " not in busy.replace("::", " "):
+        if method == but or f" {method} " not in busy.replace("::", " "):
             continue
         last = sorted(cell(folder, method).glob("attempts/*"))[-1:]
         if last and 10 <= epochs(last[0]) < EPOCHS - 20 and list(last[0].glob("checkpoints/*.ckpt")):
