@@ -17,13 +17,7 @@ def verified_key(record: CellRecord) -> dict[str, Any]:
 
     Raises ``StoreError``, which names the file, for whatever is missing, altered, or of another cell.
     """
-    manifest = record.result_dir / "manifest.json"
-    sums = read_json(manifest)
-    if not isinstance(sums, dict) or not isinstance(sums.get("sha256"), dict):
-        raise StoreError(
-            f"{manifest} lists no checksums", hint="run the suite again with --force to make the result anew"
-        )
-    for name in sums["sha256"]:
+    for name in read_json(record.result_dir / "manifest.json", sha256=dict)["sha256"]:
         record.verified(name)
     key = key_of(record)
     if record.result.get("id") != id_of(key):
@@ -38,10 +32,9 @@ def key_of(record: CellRecord) -> dict[str, Any]:
     """``cell.json``: all that determines the cell's numbers."""
     file = record.directory / "cell.json"
     key = read_json(file)
-    if not isinstance(key, dict) or key.get("schema") != KEY_SCHEMA:
-        schema = key.get("schema") if isinstance(key, dict) else None
+    if key.get("schema") != KEY_SCHEMA:
         raise StoreError(
-            f"{file} has schema {schema!r}; this regbench reads {KEY_SCHEMA}",
+            f"{file} has schema {key.get('schema')!r}; this regbench reads {KEY_SCHEMA}",
             hint="use the regbench version that wrote it",
         )
     return key
