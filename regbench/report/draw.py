@@ -63,6 +63,15 @@ class FigureFailure:
 
 
 Drawn = tuple[list[Picture], list[FigureFailure]]
+Numbered = tuple[int, Mapping[str, Any]]
+"""A request of the suite and its place there."""
+
+OF_HISTORIES = ("curves", "clusters")
+"""Kinds that read the histories of all cells, most of what a report reads: one process draws them all, first."""
+COLLECT_AFTER = 100_000
+"""Objects after which a process that only draws looks for garbage: a long history alone is thousands."""
+LONG, SHORT = ("tsne",), ("synthesis", "interpolations")
+"""Kinds that are begun early, and kinds kept for the end, so that processes end at about the same time."""
 
 
 def draw_figures(
@@ -93,7 +102,7 @@ class FigureJob:
         self.requests: list[Mapping[str, Any]] = run.suite["figures"] or [
             {"kind": cls.name} for cls in regbench_figures()
         ]
-        self._futures: list[Future[Drawn]] = []
+        self._futures: dict[int, Future[dict[int, Drawn]]] = {}
 
     def __enter__(self) -> FigureJob:
         with writing(self.directory), ExitStack() as stack:
@@ -102,7 +111,8 @@ class FigureJob:
             if self.processes > 1:
                 pool = ProcessPoolExecutor(self.processes, context(), _start, (self._drawer,))
                 stack.callback(pool.shutdown, cancel_futures=True)
-                self._futures = [pool.submit(_work, *numbered) for numbered in enumerate(self.requests)]
+                for batch in _batches(self.requests):
+                    self._futures |= dict.fromkeys(dict(batch), pool.submit(_work, batch))
             self._stack = stack.pop_all()
         return self
 
@@ -124,14 +134,27 @@ class FigureJob:
             kinds = ", ".join(dict.fromkeys(str(request["kind"]) for request in self.requests))
             self.progress(f"drawing {kinds} in {self.processes} processes")
             try:
-                for future in self._futures:
-                    yield future.result()
+                for number in range(len(self.requests)):
+                    yield self._futures[number].result()[number]
                     done += 1
             except BrokenProcessPool:
                 self.progress("a process that draws figures has died, perhaps of too little memory")
         for number, request in list(enumerate(self.requests))[done:]:
             self.progress(f"drawing {request['kind']}")
             yield self._drawer.draw(number, request)
+
+
+def _batches(requests: Sequence[Mapping[str, Any]]) -> list[list[Numbered]]:
+    """What goes to one process at a time, in the order of starting."""
+
+    def rank(batch: list[Numbered]) -> int:
+        kind = batch[0][1]["kind"]
+        return 0 if kind in OF_HISTORIES else 1 if kind in LONG else 3 if kind in SHORT else 2
+
+    numbered = [*enumerate(requests)]
+    together = [(number, request) for number, request in numbered if request["kind"] in OF_HISTORIES]
+    alone = [[(number, request)] for number, request in numbered if request["kind"] not in OF_HISTORIES]
+    return sorted([*([together] if together else []), *alone], key=rank)
 
 
 _drawer: _Drawer
@@ -142,11 +165,12 @@ def _start(drawer: _Drawer) -> None:
     global _drawer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the first process's to report
     gc.freeze()  # what was imported stays
+    gc.set_threshold(COLLECT_AFTER)
     _drawer = drawer
 
 
-def _work(number: int, request: Mapping[str, Any]) -> Drawn:
-    return _drawer.draw(number, request)
+def _work(batch: Sequence[Numbered]) -> dict[int, Drawn]:
+    return {number: _drawer.draw(number, request) for number, request in batch}
 
 
 @dataclass(frozen=True)

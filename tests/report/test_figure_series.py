@@ -59,3 +59,9 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
 def test_rows_without_an_evaluation() -> None:
     empty = SimpleNamespace(status="done", history=[{"epoch": 1}, {"epoch": 2, "evaluation": None}])
     assert series(empty, evaluated("test_mse")) == {}
+
+
+def test_epochs_without_an_evaluation_have_no_value() -> None:
+    rows = [{"epoch": 1}, {"epoch": 2, "evaluation": None}, {"epoch": 3, "evaluation": {"test_mse": 0.5}}]
+    assert [evaluated("test_mse")(row) for row in rows] == [None, None, 0.5]
+    assert series(SimpleNamespace(history=rows), evaluated("test_mse")) == {3: 0.5}  # type: ignore[arg-type]

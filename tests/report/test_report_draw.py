@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from regbench.report.draw import draw_figures
+from regbench.report.draw import _batches, draw_figures
 from regbench.report.processes import processes_for
-from regbench.store.records import Run
+from regbench.store.records import CellRecord, Run
 from tests.report.synthetic import make_run
 
 PLUGIN = """
@@ -149,7 +150,8 @@ def test_an_altered_result_is_named(tmp_path: Path, out: Path) -> None:
 
 
 def test_several_processes_draw_the_same_files(tmp_path: Path, out: Path) -> None:
-    wanted = [{"kind": "spectrum"}, {"kind": "tsne", "options": {"images": 1}}, {"kind": "spectrum"}]
+    wanted = [{"kind": "curves"}, {"kind": "spectrum"}, {"kind": "tsne", "options": {"images": 1}}]
+    wanted += [{"kind": "curves"}]
     run = run_with(tmp_path, *wanted)
     drawn = {}
     for processes in (1, 2):
@@ -159,9 +161,42 @@ def test_several_processes_draw_the_same_files(tmp_path: Path, out: Path) -> Non
         files = {path.name: path.read_bytes() for path in place.iterdir()}
         drawn[processes] = ([picture.name for picture in pictures], failures, files)
     assert drawn[1] == drawn[2]
-    assert drawn[2][0] == ["spectrum-digits", "spectrum-digits-2"]
+    assert drawn[2][0] == ["curves-digits", "spectrum-digits", "curves-digits-2"]
     assert len(drawn[2][1]) == 1
-    assert len(drawn[2][2]) == 6  # and nothing is left over
+    assert len(drawn[2][2]) == 9  # and nothing is left over
+
+
+def test_histories_go_to_one_process_and_short_kinds_come_last() -> None:
+    kinds = ("samples", "clusters", "synthesis", "tsne", "curves", "mine")
+    started = _batches([{"kind": kind} for kind in kinds])
+    assert [[kinds[number] for number, _ in batch] for batch in started] == [
+        ["clusters", "curves"],
+        ["tsne"],
+        ["samples"],
+        ["mine"],
+        ["synthesis"],
+    ]
+    assert all(request["kind"] == kinds[number] for batch in started for number, request in batch)
+    assert _batches([{"kind": "samples"}]) == [[(0, {"kind": "samples"})]]
+
+
+def test_a_process_reads_each_history_once(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    verified = CellRecord.verified
+
+    def counting(cell: CellRecord, name: str) -> bytes:
+        read.append(name)
+        return verified(cell, name)
+
+    monkeypatch.setattr(CellRecord, "verified", counting)
+    run = make_run(tmp_path / "run", ["AE", "ProtoVAE K=3"], seeds=2, test_images=12)
+    run = replace(run, suite={**run.suite, "figures": [{"kind": "clusters"}, {"kind": "curves"}]})
+    pictures, failures = draw_figures(run, out)
+    assert [picture.kind for picture in pictures] == ["clusters", "curves"]
+    assert not failures
+    assert read.count("history.json") == len(run.cells) == 4
 
 
 def test_processes_are_as_many_as_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field
 from regbench.report.figure import Drawing, FigureOptions, SelectionOptions
 from regbench.report.figures.charts import draw_band, epoch_axis, legend, reference_line
 from regbench.report.figures.choose import SelectiveFigure
-from regbench.report.figures.series import Value, band
+from regbench.report.figures.series import Band, Evaluated, Value, band
 from regbench.report.style import WIDTH, Look, slug
 from regbench.store.records import CellRecord, Run
 
@@ -27,6 +27,8 @@ SHARE = 1.02
 
 Cells = Mapping[str, list[CellRecord]]
 """Finished cells by method."""
+Bands = Mapping[str, list[Band]]
+"""What was recorded of a panel's values, by method."""
 
 
 class ClustersOptions(SelectionOptions):
@@ -49,10 +51,10 @@ class Clusters(SelectiveFigure):
                 found = [c for c in run.select(dataset=dataset, method=method) if _cluster_count(c) > 1]
                 if found:
                     cells[method] = found
-            panels = [panel for panel in PANELS if panel.applies(cells)]
+            panels = {panel: bands for panel in PANELS if any((bands := panel.bands(cells)).values())}
             if panels:
                 canvas = _draw(panels, cells, look_of, self.options.width)
-                yield Drawing(f"clusters-{slug(dataset)}", canvas, _caption(dataset, cells, panels))
+                yield Drawing(f"clusters-{slug(dataset)}", canvas, _caption(dataset, cells, [*panels]))
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,21 @@ class Panel:
     """The axis goes from 0 at least up to here."""
     reference: tuple[float, str] | None = None
 
-    def applies(self, cells: Cells) -> bool:
-        """Whether any of the values was recorded."""
-        return any(band(found, value) is not None for found in cells.values() for value in self.values)
+    def bands(self, cells: Cells) -> Bands:
+        """The values over seeds, where they were recorded."""
+        return {
+            method: [over_seeds for value in self.values if (over_seeds := band(found, value))]
+            for method, found in cells.items()
+        }
 
-    def draw(self, ax: Axes, cells: Cells, look_of: Mapping[str, Look]) -> None:
+    def draw(self, ax: Axes, cells: Cells, bands: Bands, look_of: Mapping[str, Look]) -> None:
         ax.set_title(self.title)
         ax.set_ylabel(self.unit)
         top = self.at_least
-        for method, found in cells.items():
-            for value in self.values:
-                if over_seeds := band(found, value):
-                    draw_band(ax, over_seeds, look_of[method], interval=len(self.values) == 1)
-                    top = max(top, 1.1 * over_seeds.mean_E.max() if self.at_least != SHARE else SHARE)
+        for method, recorded in bands.items():
+            for over_seeds in recorded:
+                draw_band(ax, over_seeds, look_of[method], interval=len(self.values) == 1)
+                top = max(top, 1.1 * over_seeds.mean_E.max() if self.at_least != SHARE else SHARE)
         ax.set_ylim(0, top)
         if self.reference is not None:
             reference_line(ax, *self.reference)
@@ -90,12 +94,12 @@ class Panel:
 class FinalSizes(Panel):
     """The sizes of all clusters after the last epoch, largest first, averaged over seeds rank by rank."""
 
-    def draw(self, ax: Axes, cells: Cells, look_of: Mapping[str, Look]) -> None:
+    def draw(self, ax: Axes, cells: Cells, bands: Bands, look_of: Mapping[str, Look]) -> None:
         ax.set_title(self.title)
         ax.set_ylabel(self.unit)
         ax.set_xlabel("clusters, largest first (%)")
         for method, found in cells.items():
-            sizes_SK = np.array([sorted(_sizes(cell.history[-1]), reverse=True) for cell in found])
+            sizes_SK = np.array([sorted(_final_sizes(cell), reverse=True) for cell in found])
             relative_K = (sizes_SK / sizes_SK.mean(axis=1, keepdims=True).clip(1e-9)).mean(0)
             look = look_of[method]
             edges = np.linspace(0, 100, len(relative_K) + 1)
@@ -105,26 +109,30 @@ class FinalSizes(Panel):
         reference_line(ax, 1.0, "")
 
 
-def _clusters(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (row.get("evaluation") or {}).get("clusters") or {}
+def _clusters(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
+    return evaluation.get("clusters") or {}
 
 
-def _sizes(row: Mapping[str, Any]) -> list[int]:
-    return list(_clusters(row).get("sizes") or [])
+def _sizes(evaluation: Mapping[str, Any]) -> list[int]:
+    return list(_clusters(evaluation).get("sizes") or [])
+
+
+def _final_sizes(cell: CellRecord) -> list[int]:
+    return _sizes(cell.history[-1].get("evaluation") or {})
 
 
 def _cluster_count(cell: CellRecord) -> int:
-    return len(_sizes(cell.history[-1])) if cell.status == "done" and cell.history else 0
+    return len(_final_sizes(cell)) if cell.status == "done" and cell.history else 0
 
 
 def _relative(choose: Callable[[Sequence[int]], int]) -> Value:
     """The largest or the smallest cluster, in units of the size that all would have if they were equal."""
 
-    def value(row: Mapping[str, Any]) -> float | None:
-        sizes = _sizes(row)
+    def value(evaluation: Mapping[str, Any]) -> float | None:
+        sizes = _sizes(evaluation)
         return choose(sizes) * len(sizes) / max(sum(sizes), 1) if sizes else None
 
-    return value
+    return Evaluated(value)
 
 
 def _logged(group: str, name: str, factor: float = 1.0) -> Value:
@@ -141,7 +149,7 @@ PANELS = (
     Panel(
         "Separation",
         r"$|v_i - v_j|\,/\sqrt{d}$",
-        (lambda row: _clusters(row).get("separation"),),
+        (Evaluated(lambda evaluation: _clusters(evaluation).get("separation")),),
         "separation is the mean distance of two prototypes, divided by the square root of the latent size d;"
         " the noise of N(v, I) has size 1 in this unit (dashed), so that clusters overlap well below it",
         at_least=1.15,
@@ -158,7 +166,7 @@ PANELS = (
     Panel(
         "Purity",
         "share of images",
-        (lambda row: _clusters(row).get("purity"),),
+        (Evaluated(lambda evaluation: _clusters(evaluation).get("purity")),),
         "purity is the share of test images that belong to the majority class of their cluster",
         at_least=SHARE,
     ),
@@ -192,13 +200,13 @@ PANELS = (
 )
 
 
-def _draw(panels: Sequence[Panel], cells: Cells, look_of: Mapping[str, Look], width: float) -> Canvas:
+def _draw(panels: Mapping[Panel, Bands], cells: Cells, look_of: Mapping[str, Look], width: float) -> Canvas:
     columns = min(3 if width >= 4.5 else 2, len(panels))
     rows = math.ceil(len(panels) / columns)
     canvas = Canvas(figsize=(width, 1.55 * rows), layout="constrained")
     axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
-    for ax, panel in zip(axes, panels, strict=False):
-        panel.draw(ax, cells, look_of)
+    for ax, (panel, bands) in zip(axes, panels.items(), strict=False):
+        panel.draw(ax, cells, bands, look_of)
     for ax in axes[len(panels) :]:
         ax.remove()
     legend(canvas, [*cells], look_of)

@@ -32,15 +32,30 @@ class Band:
     seeds: int
 
 
-def evaluated(name: str) -> Value:
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A value that the epoch's evaluation has: most epochs of a long training have none, and are skipped."""
+
+    of: Value
+    """Takes the evaluation."""
+
+    def __call__(self, row: Mapping[str, Any]) -> float | str | None:
+        evaluation = row.get("evaluation")
+        return self.of(evaluation) if evaluation else None
+
+
+def evaluated(name: str) -> Evaluated:
     """A number of the epoch's evaluation, e.g. ``test_mse``."""
-    return lambda row: (row.get("evaluation") or {}).get(name)
+    return Evaluated(lambda evaluation: evaluation.get(name))
 
 
 def series(cell: CellRecord, value: Value) -> dict[int, float]:
     """One cell's quantity by epoch; numbers that are not finite are left out."""
+    rows = cell.history
+    if isinstance(value, Evaluated):
+        rows = [row for row in rows if "evaluation" in row]
     found = {}
-    for row in cell.history:
+    for row in rows:
         recorded = value(row)
         if recorded is not None and math.isfinite(
             number := float(recorded)
