@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from regbench.errors import DataError, RegbenchError, StoreError
@@ -11,19 +11,24 @@ from regbench.plugins import Registry
 from regbench.store.records import CellRecord, read_json
 from regbench.suite.cells import KEY_SCHEMA, CellSpec, canonical, dataset_of
 
+ANEW = "run the suite again with --force to make the result anew"
+
 
 def verified_key(record: CellRecord) -> dict[str, Any]:
     """Check every file of a finished cell against its manifest, and its key against its id; return the key.
 
     Raises ``StoreError``, which names the file, for whatever is missing, altered, or of another cell.
     """
-    for name in read_json(record.result_dir / "manifest.json", sha256=dict)["sha256"]:
+    manifest = record.result_dir / "manifest.json"
+    for name in read_json(manifest, sha256=dict)["sha256"]:
+        if PurePath(name).name != name:
+            raise StoreError(f"{manifest} names a file outside the result: {name!r}", hint=ANEW)
         record.verified(name)
     key = key_of(record)
     if record.result.get("id") != id_of(key):
         raise StoreError(
             f"{record.directory / 'cell.json'} has been altered: its hash is not the id of the result beside it",
-            hint="run the suite again with --force to make the result anew",
+            hint=ANEW,
         )
     return key
 

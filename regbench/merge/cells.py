@@ -129,6 +129,8 @@ def _check(unit: Unit) -> None:
     for path in (record.directory, *record.directory.rglob("*")):
         if path.is_symlink():
             raise StoreError(f"{path} is a symbolic link; results are files of their own")
+        if not (path.is_file() or path.is_dir()):
+            raise StoreError(f"{path} is neither a file nor a directory")
     if record.status != "done":
         if (record.directory / "cell.json").is_file():
             key_of(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -335,6 +336,23 @@ def test_a_run_in_use_is_left_alone(place: Path) -> None:
 def test_a_lock_cannot_lead_out_of_its_run(place: Path, slug: str) -> None:
     change_lock("b/tiny", lambda lock: lock["cells"][0].update(slug=slug))
     with pytest.raises(StoreError, match="cannot name a file or directory"):
+        join()
+
+
+def test_a_manifest_cannot_lead_out_of_its_result(place: Path) -> None:
+    result = cell("b/tiny", 2).result_dir
+    (place / "b" / "secret").write_text("mine")
+    sums = json.loads((result / "manifest.json").read_text())["sha256"]
+    sums["../../../../secret"] = hashlib.sha256(b"mine").hexdigest()
+    (result / "manifest.json").write_text(json.dumps({"sha256": sums}))
+    with pytest.raises(StoreError, match=r"names a file outside the result: '\.\./\.\./\.\./\.\./secret'"):
+        join()
+    assert not (place / "c").exists()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(place: Path) -> None:
+    os.mkfifo(cell("b/tiny", 2).directory / "attempts" / "pipe")
+    with pytest.raises(StoreError, match="pipe is neither a file nor a directory"):
         join()
 
 
