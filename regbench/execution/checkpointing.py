@@ -74,7 +74,7 @@ class CellCheckpoints:
         }
         state = io.BytesIO()
         torch.save(tree_map_only(Tensor, Tensor.cpu, trainer.state_dict()), state)
-        self._shelf.save(self._attempt.directory, *position, facts, state.getvalue())
+        self._shelf.save(self._attempt.directory, *position, facts, state.getbuffer())
         self._saved, self._clock = position, time.monotonic()
 
     def restore(self, trainer: Trainer, anew: Callable[[], Trainer]) -> tuple[Trainer, Story]:

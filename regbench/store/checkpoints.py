@@ -51,7 +51,9 @@ class CheckpointShelf:
         self.notes: list[str] = []
         """What was found unusable, and why."""
 
-    def save(self, attempt: Path, epoch: int, batch: int, facts: Mapping[str, Any], state: bytes) -> Path:
+    def save(
+        self, attempt: Path, epoch: int, batch: int, facts: Mapping[str, Any], state: bytes | memoryview
+    ) -> Path:
         """Write one, and then remove all but the last two of the cell.
 
         Raises ``StoreError`` where it cannot be written; those that are there stay.
@@ -64,9 +66,12 @@ class CheckpointShelf:
                 f"{directory} is a link", hint="remove it, and run the same command again to go on"
             )
         header = {**facts, **self.stamp, "epoch": epoch, "batch": batch}
-        body = b"".join((_FORMAT, json.dumps(header, allow_nan=False).encode(), b"\n", state))
+        parts = (_FORMAT, json.dumps(header, allow_nan=False).encode(), b"\n", state)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
         path = directory / f"{epoch:06d}-{batch:06d}.ckpt"
-        write_bytes(path, body + hashlib.sha256(body).digest())
+        write_bytes(path, b"".join((*parts, digest.digest())))
         for old in self._files()[KEPT:]:
             with suppress(OSError):  # it only takes space
                 old.unlink()
@@ -104,14 +109,13 @@ class CheckpointShelf:
     def _opened(self, path: Path, content: bytes) -> Checkpoint:
         if not content:
             raise ValueError("is empty")
-        body, digest = content[:-_DIGEST], content[-_DIGEST:]
-        if hashlib.sha256(body).digest() != digest:
+        if hashlib.sha256(memoryview(content)[:-_DIGEST]).digest() != content[-_DIGEST:]:
             raise ValueError("is truncated or altered: its SHA-256 does not fit")
-        head, _, state = body.removeprefix(_FORMAT).partition(b"\n")
-        if not body.startswith(_FORMAT):
+        end = content.find(b"\n", len(_FORMAT), -_DIGEST)
+        if not content.startswith(_FORMAT) or end < 0:
             raise ValueError("has another format than this version of regbench writes")
         try:
-            facts = from_json(head)
+            facts = from_json(content[len(_FORMAT) : end])
         except ValueError as error:
             raise ValueError(f"has facts that cannot be read: {error}") from error
         if not isinstance(facts, dict):
@@ -121,7 +125,7 @@ class CheckpointShelf:
                 raise ValueError(
                     f"is not this cell's: its {name} is {facts.get(name)!r}, here it is {expected!r}"
                 )
-        return Checkpoint(path, facts, state)
+        return Checkpoint(path, facts, content[end + 1 : -_DIGEST])
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = path.with_name(path.name + UNUSABLE)

@@ -100,6 +100,7 @@ def write(cell: Path, body: bytes) -> None:
     [
         (b"regbench checkpoint 2\n{}\n", "has another format"),
         (b"", "has another format"),
+        (b"regbench checkpoint 1\n{}", "has another format"),
         (b"regbench checkpoint 1\n[1]\n", "has facts of another form"),
         (b"regbench checkpoint 1\n{torn\n", "has facts that cannot be read"),
         (
