@@ -16,11 +16,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[start_slurm.Sl
     if os.environ.get("REGBENCH_TEST_SLURM") != "1":
         pytest.skip("starts a Slurm of its own: nox -s slurm")
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'regbench[slurm]'")
-    slurm = start_slurm.Slurm(tmp_path_factory.mktemp("slurm"))
-    try:
-        slurm.start()
-    except start_slurm.CannotStart as why:
+    if why := start_slurm.missing():
         pytest.skip(f"Slurm cannot be started here: {why}")
+    slurm = start_slurm.Slurm(tmp_path_factory.mktemp("slurm"))
+    slurm.start()
     with pytest.MonkeyPatch.context() as environment:
         for name, value in slurm.environment.items():
             environment.setenv(name, value)

@@ -194,8 +194,7 @@ class Slurm:
             "database": database,
         }
         (self.directory / "slurm.conf").write_text(SLURM_CONF.format_map(values))
-        # Later versions look for cgroups, which containers seldom have, unless told not to.
-        (self.directory / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+        (self.directory / "cgroup.conf").touch()  # or the system's own would count
         accounting_file = self.directory / "slurmdbd.conf"
         accounting_file.write_text(SLURMDBD_CONF.format_map(values))
         accounting_file.chmod(0o600)

@@ -98,7 +98,7 @@ def test_a_disturbed_suite_gives_the_undisturbed_table(cluster: start_slurm.Slur
     """One job killed and one requeued in the middle of their cells."""
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'regbench[slurm]'")
     undisturbed = prepared(tmp_path / "undisturbed", EPOCHS)
-    ended(regbench(undisturbed))  # with --cpus-per-cell alone it stays in its own process
+    ended(regbench(undisturbed))
 
     disturbed = prepared(tmp_path / "disturbed", EPOCHS)
     polling = ("--engine-option", "poll_seconds=0.5")
