@@ -29,6 +29,7 @@ from regbench.engines.base import (
 )
 from regbench.engines.local import visible_gpus
 from regbench.engines.ray_cluster import (
+    NodeWatch,
     RayOptions,
     check_needs,
     join,
@@ -45,8 +46,6 @@ from regbench.store.files import storage_errors
 ENTRY = "regbench.execution.worker:run_job"
 MOST_AT_A_TIME = 1000
 """Given to a cluster where the user does not say; its resources decide how many of them run."""
-WATCH_S = 2.0
-"""How often the cluster is asked which of its nodes are alive."""
 KILL_S = 5.0
 """So long after it was killed one way a process is killed another."""
 CANCELLED = "it was cancelled"
@@ -89,8 +88,7 @@ class Ray(Engine):
         self._taken = 0
         self._id = secrets.token_hex(4)
         self._folder = setting.run / "workers"
-        self._next_watch = 0.0
-        self._headless = False
+        self._nodes: NodeWatch | None = None
 
     @classmethod
     def elsewhere(cls, options: EngineOptions) -> bool:
@@ -117,7 +115,7 @@ class Ray(Engine):
     def open(self) -> None:
         ray = library()
         join(ray, self.options, self.setting)
-        self._ray = ray
+        self._ray, self._nodes = ray, NodeWatch(ray)
         # Where a node has several GPUs, a worker's next job may get another one than its torch has: a new process each.
         several = any(node["Resources"].get("GPU", 0) > 1 for node in ray.nodes())
         calls = 1 if several and self.setting.device == "cuda" else 0
@@ -127,14 +125,16 @@ class Ray(Engine):
         """End what still runs and leave the cluster; one of its own ends."""
         self._queue.clear()
         ray, self._ray = self._ray, None
-        if ray is None or not ray.is_initialized():
+        if ray is None:
             return
+        assert self._nodes is not None
+        self._nodes.close()
         for placed in list(self._placed.values()):
-            if not self._headless:
+            if not self._nodes.headless:
                 with suppress(ray.exceptions.RayError):
                     ray.cancel(placed.stream, force=True)
             self._forget(placed)
-        leave(ray)
+        leave(ray, self.options, self._nodes.headless)
 
     def submit(self, jobs: Sequence[Submission]) -> list[str]:
         if not self._taken:  # later a node may be away for a while
@@ -153,7 +153,8 @@ class Ray(Engine):
 
     def _place(self) -> None:
         """Give Ray as many jobs as may run: the others are kept here, where they cost nothing."""
-        if self._queue and self._headless:
+        assert self._nodes is not None
+        if self._queue and self._nodes.headless:
             raise EnvironmentFault(
                 "the head of the Ray cluster no longer answers",
                 hint="nothing that was committed is lost: run again once the cluster is back",
@@ -211,10 +212,7 @@ class Ray(Engine):
         except (errors.NodeDiedError, errors.LocalRayletDiedError):
             self._lose(placed, _died(placed), cells_own=False)
         except errors.WorkerCrashedError:
-            if placed.node and placed.node not in self._alive():
-                self._lose(placed, _died(placed), cells_own=False)
-            else:
-                self._lose(placed, f"its process died ({placed.where or 'before it began'})")
+            self._lose(placed, f"its process died ({placed.where or 'before it began'})")
         except errors.RayTaskError as error:
             self._lose(placed, f"its worker raised {lines(error)[-1]}")
         except errors.RayError as error:
@@ -249,21 +247,11 @@ class Ray(Engine):
 
     def _watch(self) -> None:
         """Give up what runs on nodes that are dead, or frozen: of these Ray itself tells only after minutes."""
-        now = time.monotonic()
-        if not self._placed or now < self._next_watch:
-            return
-        self._next_watch = now + WATCH_S
-        alive = self._alive()
+        assert self._nodes is not None
+        headless, dead = self._nodes.headless, self._nodes.dead
         for placed in list(self._placed.values()):
-            if self._headless or (placed.node and placed.node not in alive):
+            if headless or placed.node in dead:
                 self._lose(placed, _died(placed), cells_own=False)
-
-    def _alive(self) -> set[str]:
-        # Asked after a head that is gone, Ray waits for a minute and then ends this process.
-        if self._headless or unreachable(self._ray.get_runtime_context().gcs_address):
-            self._headless = True
-            return set()
-        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def cancel(self, handle: str, grace_seconds: float) -> None:
         for index, (queued, _) in enumerate(self._queue):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +28,10 @@ QUIET = {
 OBJECT_STORE_BYTES = 100 * 2**20
 """Jobs and answers are short; Ray would take 30% of the memory."""
 CONNECT_S = 10.0
+WATCH_S = 2.0
+"""How often the cluster is asked which of its nodes have died."""
+SILENCE_S = 45.0
+"""Ray ends a process whose cluster's head is gone after 60."""
 
 _TOKEN = secrets.token_hex(32)  # one for the process: Ray keeps the first that it sees
 
@@ -107,8 +113,12 @@ def join(ray: Any, options: RayOptions, setting: Setting) -> None:
         ) from error
 
 
-def leave(ray: Any) -> None:
+def leave(ray: Any, options: RayOptions, headless: bool) -> None:
     """What runs for this process ends; so does a cluster of its own."""
+    if headless and not options.own:
+        # Ray would say goodbye to the head, and wait for its answer, here as well as at the end of the process.
+        atexit.unregister(ray.shutdown)
+        return
     with _handlers_kept():
         ray.shutdown()
 
@@ -145,6 +155,38 @@ def unreachable(address: str) -> str:
     except (OSError, OverflowError) as error:
         return f"nothing answers at {address} ({error}); start the cluster there with `ray start --head`"
     return ""
+
+
+class NodeWatch:
+    """Which nodes have died, asked again and again; in a thread, as a head that stands still never answers."""
+
+    def __init__(self, ray: Any) -> None:
+        self.dead: frozenset[str] = frozenset()
+        """Ray's ids of those nodes, as last heard."""
+        self._ray = ray
+        self._heard = time.monotonic()
+        self._gone = False
+        self._end = threading.Event()
+        threading.Thread(target=self._watch, name="nodes", daemon=True).start()
+
+    @property
+    def headless(self) -> bool:
+        """The cluster's head is gone, or has not answered for ``SILENCE_S``. It stays so."""
+        self._gone = self._gone or time.monotonic() - self._heard > SILENCE_S
+        return self._gone
+
+    def close(self) -> None:
+        self._end.set()
+
+    def _watch(self) -> None:
+        head = self._ray.get_runtime_context().gcs_address
+        while not self.headless and not self._end.is_set():
+            if unreachable(head):  # asked after it is gone, Ray waits for a minute and then ends this process
+                self._gone = True
+                return
+            self.dead = frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])
+            self._heard = time.monotonic()
+            self._end.wait(WATCH_S)
 
 
 def lines(error: Exception) -> list[str]:

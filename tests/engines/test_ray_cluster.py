@@ -129,7 +129,9 @@ with engine:
     print("started", flush=True)
     print(until(Lost).cells_own, flush=True)
     try:
-        engine.submit([nap])
+        while True:  # as the scheduler does; at first it may not be known that it is the head
+            engine.submit([nap])
+            until(Lost)
     except EnvironmentFault as fault:
         print(fault, flush=True)
 print("closed", flush=True)
