@@ -77,22 +77,11 @@ def run_cell(
     kept = CellCheckpoints(spec, attempt, checkpoints or CheckpointPolicy(), device)
     if fresh:
         kept.clear()
-    work = _Work(
-        spec,
-        data,
-        metrics,
-        registry,
-        device,
-        attempt,
-        emit,
-        wishes or LaunchWishes(),
-        signal or StopSignal(),
-        kept,
-        engine,
-    )
+    wishes, signal = wishes or LaunchWishes(), signal or StopSignal()
+    work = _Work(spec, data, metrics, registry, device, attempt, emit, wishes, signal, kept, engine)
     try:
         with forked(device), guarded(attempt.log):
-            measured = work.measure(replace) if remeasure else work.run(replace)
+            return Outcome("done", "", work.measure(replace) if remeasure else work.run(replace))
     except StoreError:
         raise
     except (Stop, ListenerFailed) as stop:
@@ -104,19 +93,24 @@ def run_cell(
             and signals.getsignal(signals.SIGINT) is signals.default_int_handler
         ):
             raise  # somebody's Ctrl-C; where it is handled, only a plugin raises this
-        outcome = outcome_of(error)
-        details = {} if outcome.status == "diverged" else {"traceback": traceback.format_exc()}
-        attempt.end(outcome.status, outcome.reason, epoch=work.epoch, **details)
-        if details:
-            attempt.log(traceback.format_exc())
-        else:
-            kept.clear()  # it would diverge again
-        return outcome
+        return _failed(error, attempt, kept, work.epoch)
     finally:
         del work  # the traceback of a failure must not keep the model alive
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return Outcome("done", "", measured)
+
+
+def _failed(error: BaseException, attempt: AttemptWriter, kept: CellCheckpoints, epoch: int) -> Outcome:
+    """Record how a cell has ended by itself."""
+    outcome = outcome_of(error)
+    if outcome.status == "diverged":
+        attempt.end(outcome.status, outcome.reason, epoch=epoch)
+        kept.clear()  # it would diverge again
+        return outcome
+    trace = "".join(traceback.format_exception(error))
+    attempt.end(outcome.status, outcome.reason, epoch=epoch, traceback=trace)
+    attempt.log(trace)
+    return outcome
 
 
 def outcome_of(error: BaseException) -> Outcome:
