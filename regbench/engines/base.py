@@ -48,6 +48,13 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The engine has taken a job from its worker, and is going to start it again by itself, perhaps much later."""
+
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """``run_job`` has returned ``answer``."""
 
@@ -68,7 +75,7 @@ class Lost:
     """Whether what the job did may be the cause. False where the node died or the job was pre-empted."""
 
 
-Happening = Started | Returned | Lost
+Happening = Started | Waiting | Returned | Lost
 
 
 class EngineOptions(BaseModel):

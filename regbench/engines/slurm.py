@@ -43,6 +43,7 @@ from regbench.engines.base import (
     Setting,
     Started,
     Submission,
+    Waiting,
 )
 from regbench.engines.slurm_options import SlurmOptions, parameters
 from regbench.errors import EnvironmentFault
@@ -240,6 +241,9 @@ class Slurm(Engine):
         elif job.state == "RUNNING" and job.start != placed.begun:
             placed.begun = job.start
             self._happened.append(Started(handle, f"{job.nodes}, Slurm job {handle}"))
+        elif job.state == "PENDING" and placed.begun:
+            placed.begun = ""
+            self._happened.append(Waiting(handle))
         return True
 
     def _answered(self, handle: str) -> bool:

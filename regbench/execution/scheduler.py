@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from regbench.engines.base import Engine, Happening, Lost, Resources, Returned, Started, Submission
+from regbench.engines.base import Engine, Happening, Lost, Resources, Returned, Started, Submission, Waiting
 from regbench.errors import EnvironmentFault, PluginError, RegbenchError, StoreError
 from regbench.execution.events import CellFinished, CellRetried, CellStarted, Listener
 from regbench.execution.interrupt import Stop, StopSignal
@@ -216,7 +216,7 @@ class Scheduler:
         self._alone.clear()
         level: StopLevel = "batch" if self._broken is not None else self.signal.level
         for placed in self._running.values():
-            if placed.writer.attempt() is None:
+            if placed.writer.attempt() is None or placed.begun is None:
                 if not placed.cancelled:
                     self._cancel(placed, 0.0)  # there is nothing to be lost
                 continue
@@ -234,8 +234,8 @@ class Scheduler:
         placed = self._running.get(happening.handle)
         if placed is None:
             return
-        if isinstance(happening, Started):
-            placed.begun = time.monotonic()
+        if isinstance(happening, Started | Waiting):
+            placed.begun = time.monotonic() if isinstance(happening, Started) else None
             return
         del self._running[happening.handle]
         self._settle(placed, happening, time.monotonic() + self.late_seconds)

@@ -37,8 +37,6 @@ def regbench(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "resumed.toml",
         "--device",
         "cpu",
-        "--cpus-per-cell",
-        "1",
     )
     return subprocess.Popen(
         [*command, *arguments],

@@ -17,6 +17,7 @@ from regbench.engines.base import (
     Setting,
     Started,
     Submission,
+    Waiting,
 )
 from regbench.execution.job import Job
 from regbench.execution.worker import Answer
@@ -100,7 +101,7 @@ class Simulated(Engine):
             said = next(steps, None)
             if said is not None:
                 found.append(said)
-                if not isinstance(said, Started):
+                if not isinstance(said, Started | Waiting):
                     del self._going[handle]
         return found
 

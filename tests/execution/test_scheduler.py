@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import regbench
-from regbench.engines.base import Happening, Resources, Started
+from regbench.engines.base import Happening, Resources, Started, Waiting
 from regbench.errors import PluginError, StoreError
 from regbench.execution import scheduler as module
 from regbench.execution.events import CellFinished, CellResumed, CellRetried, CellStarted, EpochFinished
@@ -365,6 +365,50 @@ def test_the_limit_of_a_second_attempt_counts_from_its_own_begin(
 
     trial = Trial(tmp_path, first_then(slow(dies), slow(finishes)), limit=65.0, grace=0.0)
     assert trial.run(cells[:1])[cells[0].id].status == "done"
+
+
+def test_time_in_the_queue_of_an_engine_that_begins_a_job_again_does_not_count(
+    tmp_path: Path, cells: tuple[PlannedCell, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def requeued(played: Played) -> Steps:
+        yield Started(played.handle, "one node")
+        played.begin()
+        played.row(1)
+        yield None
+        yield Waiting(played.handle)
+        for _ in range(3):
+            now[0] += 1000
+            yield None
+        yield from done(played)
+
+    trial = Trial(tmp_path, requeued, limit=65.0, grace=0.0)
+    assert trial.run(cells[:1])[cells[0].id].status == "done"
+    assert trial.engine.given[0].cancelled is None
+
+
+def test_a_job_that_its_engine_will_begin_again_is_not_waited_for_when_all_stops(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    trial: Trial
+
+    def requeued(played: Played) -> Steps:
+        yield Started(played.handle, "one node")
+        attempt = played.begin()
+        yield None
+        attempt.end("interrupted", "stopped by a signal")
+        yield Waiting(played.handle)
+        trial.signal.ask("epoch")
+        while True:
+            yield None
+
+    trial = Trial(tmp_path, requeued)
+    with pytest.raises(Stop):
+        trial.run(cells[:1])
+    assert [played.cancelled for played in trial.engine.given] == [0.0]
+    assert [event.status for event in trial.told(CellFinished)] == ["interrupted"]
 
 
 def test_a_wish_to_stop_reaches_the_jobs_and_what_has_not_begun_leaves_no_trace(
