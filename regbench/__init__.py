@@ -28,6 +28,7 @@ _HOME = {
     "Metric": "regbench.evaluation.metric",
     "Engine": "regbench.engines.base",
     "EngineOptions": "regbench.engines.base",
+    "CodeMixture": "regbench.mixture",
     "Drawing": "regbench.report.figure",
     "Figure": "regbench.report.figure",
     "FigureOptions": "regbench.report.figure",
@@ -44,6 +45,7 @@ _MODULES = {"ops": "regbench.ops"}
 
 __all__ = [
     "AdamOptions",
+    "CodeMixture",
     "Dataset",
     "DatasetOptions",
     "Dims",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from regbench.errors import RegbenchError
     from regbench.evaluation.metric import Metric
     from regbench.hookspecs import hookimpl
+    from regbench.mixture import CodeMixture
     from regbench.model import Model
     from regbench.report.figure import Drawing, Figure, FigureOptions, SelectionOptions
     from regbench.report.figures.choose import SelectiveFigure

@@ -76,6 +76,8 @@ class Dims:
     channels: int
     side: int
     """Height and width of an image in pixels."""
+    images: int = 0
+    """Training images; for methods that keep something for each of them. 0 in a model that is not to be trained."""
 
     @property
     def pixels(self) -> int:
@@ -195,6 +197,21 @@ class Regularizer(nn.Module, ABC):
         """Called once, without gradients, when the warm-up ends: the place for data-dependent set-up.
 
         ``batches`` yields training images x_BCHW in [0, 1], one pass, in a fixed order.
+        """
+
+    def on_epoch_start(self, model: Model, batches: Iterable[Tensor]) -> None:
+        """Called before each regularized epoch, without gradients: the place for passes over all training images.
+
+        Such as assigning all of them anew. ``batches`` as above: image i of that order is the one that
+        ``model.index_B`` calls i in :meth:`steps`.
+        """
+
+    def on_training_end(self, model: Model, batches: Iterable[Tensor]) -> None:
+        """Called after the last epoch, without gradients, before anything is measured: the place to fit a density to
+        the codes, or to train a prior (inside ``torch.enable_grad()``), for :meth:`sample` to draw from.
+
+        It may be called again where a run is resumed, so it begins anew each time: what it fits may depend on the
+        trained weights and on torch's random stream, which is the same each time, but on no earlier call.
         """
 
     def sample(self, n: int) -> Tensor | None:

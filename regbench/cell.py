@@ -150,12 +150,25 @@ def settings_of(spec: CellSpec, launch: Launch | None = None) -> tuple[NetShape,
 
 
 def model_of(
-    spec: CellSpec, method: type[Regularizer], device: torch.device, launch: Launch | None = None
+    spec: CellSpec,
+    method: type[Regularizer],
+    device: torch.device,
+    launch: Launch | None = None,
+    *,
+    images: int | None = None,
 ) -> tuple[Model, TrainingSettings]:
-    """The cell's untrained model, and how it is trained."""
+    """The cell's untrained model, and how it is trained; ``images``: on other than the cell's training images."""
     shape, settings = settings_of(spec, launch)
     scale = settings.loss_scale
-    model = build_model(shape, method, spec.options, seed=spec.seed, loss_scale=scale, device=device)
+    model = build_model(
+        shape,
+        method,
+        spec.options,
+        seed=spec.seed,
+        loss_scale=scale,
+        device=device,
+        images=spec.train_images if images is None else images,
+    )
     return model, settings
 
 
@@ -235,6 +248,7 @@ class _Work:
         with self.signal.finishing("the epoch"):
             self._train(trainer)
         with self._training_kept(trainer):
+            trainer.finish()
             assessment = assess(trainer.model, self.data, self.metrics, self.spec.seed)
             self.attempt.commit(self._files(trainer, assessment), replace=replace)
         self.checkpoints.clear()

@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, D latent units, F featur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ class Model(nn.Module):
 
     progress: Tensor
     """0-d, from 0 to 1 over the regularized part of the training; for annealing."""
+    index_B: Tensor
+    """In a step: which training images the batch is made of, int64, counted as ``on_epoch_start`` gets them."""
 
     def __init__(
         self, net: SharedAutoencoder, regularizer: Regularizer, loss_scale: LossScale = "sum"
@@ -38,6 +40,7 @@ class Model(nn.Module):
         self.regularizer = regularizer
         self.loss_scale = loss_scale
         self.register_buffer("progress", torch.zeros(()))
+        self.register_buffer("index_B", torch.zeros(0, dtype=torch.int64), persistent=False)
 
     @property
     def encoding(self) -> tuple[nn.Module, ...]:
@@ -66,6 +69,11 @@ class Model(nn.Module):
     def encode(self, x_BCHW: Tensor) -> Tensor:
         """z_BD, sampled or not as ``regularizer.sampling`` says."""
         return self.encode_with_terms(x_BCHW)[0]
+
+    def codes(self, batches: Iterable[Tensor]) -> Tensor:
+        """The mean codes of all images of ``batches``: z_ND in float32 on the CPU, without gradients."""
+        with torch.no_grad(), self.sampling(False):
+            return torch.cat([self.encode(x_BCHW).float().cpu() for x_BCHW in batches])
 
     def decode(self, z_BD: Tensor) -> Tensor:
         """Logits of the reconstruction, logits_BCHW."""
@@ -113,14 +121,23 @@ def build_model(
     seed: int,
     loss_scale: LossScale = "sum",
     device: torch.device | str = "cpu",
+    images: int = 0,
 ) -> Model:
     """A freshly initialised model, its weights a pure function of ``seed``.
+
+    ``images``: how many it will be trained on, for methods that keep something for each of them.
 
     The shared net has a random stream of its own, so that every method of a seed starts from the same one.
     Weights are drawn on the CPU: they do not depend on the device. Raises ``DeviceError`` for a net that cannot be
     trained in all the memory that the device has.
     """
-    dims = Dims(latent=shape.latent, features=shape.features, channels=shape.channels, side=shape.side)
+    dims = Dims(
+        latent=shape.latent,
+        features=shape.features,
+        channels=shape.channels,
+        side=shape.side,
+        images=images,
+    )
     _check_memory(shape, torch.device(device))
     with forked(torch.device("cpu"), derive(seed, "weights")):
         net = SharedAutoencoder(shape)

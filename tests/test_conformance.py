@@ -147,6 +147,14 @@ class CountsInPrivate(L2):
         return code_BD, {"size": self.options.weight * code_BD.pow(2).sum(1).mean()}
 
 
+class EndsTwice(L2):
+    def build(self, dims: Any) -> None:
+        self.register_buffer("total", torch.zeros(()))
+
+    def on_training_end(self, model: Any, batches: Any) -> None:
+        self.total += 1
+
+
 class UnnamedPrior(L2):
     def sample(self, n: int) -> Tensor:
         return torch.randn(n, self.dims.latent)
@@ -195,6 +203,7 @@ class NotInBfloat16(L2):
         (WeightForgotten, "with weight 0", "weight 0 trains another network than AE"),
         (ForeignState, "the same seed", "two trainings with the same seed differ"),
         (HiddenState, "a training that is saved", "after saving and loading, training went on differently"),
+        (EndsTwice, "on_training_end begins anew", "a second call changed regularizer.total"),
         (Waits, "a step never makes the host wait", ".item()"),
         (Branches, "a step never makes the host wait", "boolean indexing"),
         (Lists, "a step never makes the host wait", ".tolist()"),
@@ -218,6 +227,6 @@ def test_each_check_catches_what_it_is_there_for(
 def test_a_sound_method_passes() -> None:
     report = check(L2)
     assert not report.failures, str(report)
-    assert "0 of 13 checks failed" in str(report)
+    assert "0 of 14 checks failed" in str(report)
     with pytest.raises(AssertionError, match="no description for weight"):
         assert_conforms(NoDescription)

@@ -42,7 +42,7 @@ LAYERS: list[set[str]] = [
     {"model"},
     {"plugins", "names"},
     {"hookspecs", "api", "data"},
-    {"nets", "store", "statistics", "ops"},
+    {"nets", "mixture", "store", "statistics", "ops"},
     {"seeding", "modes", "guard", "errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -62,7 +62,7 @@ class Bench:
     def model(self, method: type[Regularizer] | None = None, **changed: Any) -> Model:
         chosen = method or self.method
         options = {} if method is not None else {**self.given, **changed}
-        return build_model(SHAPE, chosen, options, seed=SEED, device=self.device)
+        return build_model(SHAPE, chosen, options, seed=SEED, device=self.device, images=BATCH * BATCHES)
 
     def trainer(
         self,
@@ -82,6 +82,7 @@ class Bench:
         trainer = self.trainer(method, **settings)
         for epoch in range(1, trainer.settings.epochs + 1):
             trainer.run_epoch(epoch)
+        trainer.finish()
         return trainer
 
 

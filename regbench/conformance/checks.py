@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import ValidationError
 
+from regbench.api import Regularizer
 from regbench.conformance.bench import (
     BATCH,
     SHAPE,
@@ -207,6 +208,7 @@ def checkpoint_round_trip(bench: Bench) -> Fault | None:
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for epoch in range(WARMUP + 2, resumed.settings.epochs + 1):
         resumed.run_epoch(epoch)
+    resumed.finish()
     whole = bench.trained().model.state_dict()
     names = [
         name for name, value in resumed.model.state_dict().items() if not torch.equal(value, whole[name])
@@ -263,6 +265,23 @@ def works_in_bfloat16(bench: Bench) -> Fault | None:
     return None
 
 
+def training_end_repeats(bench: Bench) -> Fault | None:
+    """on_training_end begins anew each time: called twice, it leaves the same weights and buffers"""
+    if bench.method.on_training_end is Regularizer.on_training_end:
+        raise Skip("the method has no on_training_end")
+    trainer = bench.trained()
+    once = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.finish()
+    twice = trainer.model.state_dict()
+    changed = [name for name, value in once.items() if not torch.equal(value, twice[name])]
+    if changed:
+        return Fault(
+            f"a second call changed {', '.join(changed)}",
+            "initialise what it fits at its beginning: it is called again where a run is resumed",
+        )
+    return None
+
+
 def sampling_from_the_prior(bench: Bench) -> Fault | None:
     """sample(n) gives n finite codes, and `prior` names what they are drawn from"""
     method = bench.trained().model.regularizer
@@ -313,6 +332,7 @@ CHECKS: tuple[Callable[[Bench], Fault | None], ...] = (
     weight_zero_is_plain,
     same_seed_same_numbers,
     checkpoint_round_trip,
+    training_end_repeats,
     no_host_sync,
     works_in_bfloat16,
     sampling_from_the_prior,

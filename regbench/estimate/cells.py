@@ -70,7 +70,9 @@ class Rates:
     warmup_batch: float
     regularized_batch: float
     start: float
-    """``on_regularization_start`` over all training images."""
+    """``on_regularization_start`` and ``on_training_end``, over all training images."""
+    epoch_start: float
+    """``on_epoch_start`` over all training images."""
     curve_point: float
     assessment: float
     """The evaluation at the end, and packing its arrays."""
@@ -84,6 +86,7 @@ class Rates:
         steps = split.train // settings.batch_size
         regularized = settings.epochs - settings.warmup
         training = steps * (settings.warmup * self.warmup_batch + regularized * self.regularized_batch)
+        training += regularized * self.epoch_start
         curves = self.curve_point * len(curve_epochs(settings.epochs, settings.warmup, spec.curve_points))
         seconds = self.setup + training + self.start + curves + self.assessment
         return Cost(seconds, training, curves, self.memory)
@@ -121,8 +124,10 @@ class Probe:
         extra = warm = 0.0
         if warmup:
             warm, extra = self._phase(trainer, 1, 1)
-        start = self._start(trainer)
+        start = self._pass(trainer, "on_regularization_start")
+        each = self._pass(trainer, "on_epoch_start")
         full, more = self._phase(trainer, warmup + 1, warmup + 2)
+        end = self._pass(trainer, "on_training_end")
         self._revive(model)
         point = self._repeated(lambda: curve_point(model, data))
         self._note_memory()
@@ -131,8 +136,9 @@ class Probe:
         return Rates(
             setup=built + rehearsal + extra + max(more - start, 0.0),
             warmup_batch=warm / count,
-            regularized_batch=full / count,
-            start=start * self.split.train / len(trainer.batches),
+            regularized_batch=max(full - each, 0.0) / count,
+            start=(start + end) * self.split.train / len(trainer.batches),
+            epoch_start=each * self.split.train / len(trainer.batches),
             curve_point=point / share,
             assessment=evaluation,
             memory=self._peak + self._images(data, trainer.batches),
@@ -142,17 +148,19 @@ class Probe:
         """Fresh weights, where training on noise has lost the numbers: no metric is defined for what is not finite."""
         if all(bool(value.isfinite().all()) for value in model.state_dict().values()):
             return
-        fresh, _ = model_of(self.spec, self.method, self.device)
+        images = model.regularizer.dims.images
+        fresh, _ = model_of(self.spec, self.method, self.device, images=images)
         model.load_state_dict(fresh.state_dict())
 
     def _trainer(self) -> Trainer:
         spec = self.spec
         launch = launch_of(spec, self.method, self.device, self.wishes)
-        model, settings = model_of(spec, self.method, self.device, launch)
+        _, settings = settings_of(spec)
         steps = self.split.train // settings.batch_size
         enough = PHASE_SECONDS * _CPU_RATE / step_flops(spec)
         count = _GPU_BATCHES if self.device.type == "cuda" else math.ceil(enough)
         images = noise_images(min(count, steps) * settings.batch_size, spec.channels, spec.side)
+        model, settings = model_of(spec, self.method, self.device, launch, images=len(images))
         # Two regularized epochs at least: the first one is not what the later ones are.
         settings = replace(settings, epochs=max(settings.epochs, settings.warmup + 2))
         return Trainer(model, Batches(images, self.device), settings, spec.seed)
@@ -200,14 +208,14 @@ class Probe:
         self._note_memory()
         return each, max(beginning - each, 0.0)
 
-    def _start(self, trainer: Trainer) -> float:
-        """Seconds that the method takes to set itself up on the trainer's images; mostly it does nothing."""
+    def _pass(self, trainer: Trainer, hook: str) -> float:
+        """Seconds of one of the method's passes over the trainer's images; mostly it has none."""
         method = trainer.model.regularizer
-        if type(method).on_regularization_start is Regularizer.on_regularization_start:
+        if getattr(type(method), hook) is getattr(Regularizer, hook):
             return 0.0
         batches = trainer.batches.sequential(trainer.settings.batch_size)
         with torch.no_grad():
-            return self._timed(lambda: method.on_regularization_start(trainer.model, batches))[1]
+            return self._timed(lambda: getattr(method, hook)(trainer.model, batches))[1]
 
     def _images(self, data: CellData, batches: Batches) -> int:
         """Bytes of the cell's own images, less those of the probe's."""

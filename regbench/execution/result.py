@@ -54,7 +54,8 @@ def trained(trainer: Trainer, story: Story, wall_seconds: float) -> dict[str, An
     return {
         "cost": {
             "optimizer_steps": trainer.optimizer_steps,
-            "device_seconds": sum(row["seconds"] for row in story.rows),
+            "device_seconds": sum(row["seconds"] for row in story.rows) + trainer.closing_seconds,
+            "closing_seconds": trainer.closing_seconds,
             "setup_seconds": sum(row["setup_seconds"] for row in story.rows),
             "images_per_second": trainer.images_per_epoch / median(regularized),
             "peak_memory_bytes": story.peak_memory,

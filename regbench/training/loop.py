@@ -75,6 +75,17 @@ class Loop(ABC):
     def _paused(self, first: int, pause: Pause | None) -> bool:
         return pause is not None and self.done > first and pause()
 
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        """The images of each batch of an epoch, order_SB, on the device."""
+        return self._sent(epoch_order(seed, epoch, len(self.batches), self.batch_size))
+
+    def _sent(self, source: Tensor) -> Tensor:
+        """``source`` on the device, without waiting for it: pageable memory would be waited for."""
+        device = self.stepper.device
+        return (
+            source.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else source.to(device)
+        )
+
     def _step(self, phase: str, x_BCHW: Tensor) -> None:
         if phase == WARMUP:
             self.stepper.warmup_step(x_BCHW, self.meter)
@@ -104,10 +115,12 @@ class EagerLoop(Loop):
     ) -> None:
         self._begin(first)
         points = progress_S.tolist()
+        order_SB = self._order(seed, epoch)
         for x_BCHW in self.batches.epoch(seed, epoch, self.batch_size, first):
             if self._paused(first, pause):
                 return
             self.stepper.model.progress.fill_(points[self.done])
+            self.stepper.model.index_B.copy_(order_SB[self.done])
             self._step(self.phase, x_BCHW)
             self.done += 1
 
@@ -162,10 +175,9 @@ class GraphLoop(Loop):
         self._replay = None
 
     def _batch(self, phase: str) -> None:
-        if self._x_BCHW is None:
-            x_BCHW = self.batches.gather(self._order_SB.index_select(0, self._number)[0])
-        else:
-            x_BCHW = self._x_BCHW
+        index_B = self._order_SB.index_select(0, self._number)[0]
+        x_BCHW = self.batches.gather(index_B) if self._x_BCHW is None else self._x_BCHW
+        self.stepper.model.index_B.copy_(index_B)
         self.stepper.model.progress.copy_(self._progress_S.index_select(0, self._number)[0])
         self._step(phase, x_BCHW)
         self._number += 1
@@ -176,9 +188,9 @@ class GraphLoop(Loop):
         assert self._replay is not None, "prepare() comes first"
         self._begin(first)
         self._number.fill_(first)
-        self._send(progress_S, self._progress_S)
+        self._progress_S.copy_(self._sent(progress_S))
+        self._order_SB.copy_(self._order(seed, epoch))
         if self._x_BCHW is None:
-            self._send(epoch_order(seed, epoch, len(self.batches), self.batch_size), self._order_SB)
             while self.done < self.steps and not self._paused(first, pause):
                 self._replay()
                 self.done += 1
@@ -189,11 +201,6 @@ class GraphLoop(Loop):
                 self._x_BCHW.copy_(x_BCHW)
                 self._replay()
                 self.done += 1
-
-    def _send(self, source: Tensor, target: Tensor) -> None:
-        """Copy from the host without waiting for the device: pageable memory would be waited for."""
-        source = source.pin_memory() if target.device.type == "cuda" else source
-        target.copy_(source, non_blocking=True)
 
 
 def cuda_graph(

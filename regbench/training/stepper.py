@@ -55,6 +55,8 @@ class Stepper:
         self.capturable = capturable
         self.precision = precision
         self.device = model.progress.device
+        # In place from here on: a graph reads it where it is.
+        model.index_B = torch.arange(len(x_BCHW), device=self.device)
         self.updates = discover(model, x_BCHW)
         if precision == "bf16":
             self._rehearse(x_BCHW)

@@ -58,6 +58,8 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.optimizer_steps = 0
+        self.closing_seconds = 0.0
+        """Of :meth:`finish`."""
         self._under_way: Mapping[str, Any] | None = None
         """State of an epoch that was paused."""
         self.device = model.progress.device
@@ -102,12 +104,11 @@ class Trainer:
         """
         phase, paused = self.phase(epoch), self._under_way
         with self._modes(phase):
-            if paused is None and epoch == self.settings.warmup + 1:
-                self._begin_regularization()
+            began = self._timed(lambda: self._begin_epoch(epoch)) if paused is None else 0.0
             made_ready = self._timed(lambda: self.loop.prepare(phase))
             self._enter(epoch)
             first, progress_S = self.batch, self._progress(epoch)
-            seconds = self._timed(lambda: self.loop.run(self.seed, epoch, progress_S, first, pause))
+            seconds = began + self._timed(lambda: self.loop.run(self.seed, epoch, progress_S, first, pause))
         if paused is not None:
             made_ready, seconds = made_ready + paused["setup_seconds"], seconds + paused["seconds"]
         if self.loop.done < self.loop.steps:
@@ -188,13 +189,28 @@ class Trainer:
         done = steps * (epoch - settings.warmup - 1)
         return ((torch.arange(steps, dtype=torch.float64) + done) / total).clamp(min=0).float()
 
-    def _begin_regularization(self) -> None:
-        self.stepper.begin_regularization()
-        seed_noise(derive(self.seed, "regularization-start"))
-        with torch.no_grad():
-            self.model.regularizer.on_regularization_start(self.model, self._set_up_batches())
+    def _begin_epoch(self, epoch: int) -> None:
+        """What the method does before an epoch's first batch."""
+        method = self.model.regularizer
+        if epoch == self.settings.warmup + 1:
+            self.stepper.begin_regularization()
+            self._pass(method.on_regularization_start, "regularization-start")
+        if epoch > self.settings.warmup:
+            self._pass(method.on_epoch_start, "epoch-start", epoch)
 
-    def _set_up_batches(self) -> Iterator[Tensor]:
+    def finish(self) -> None:
+        """What the method does after the last epoch. Done again, it does the same again."""
+        hook = self.model.regularizer.on_training_end
+        with self._modes("regularized"):
+            self.closing_seconds = self._timed(lambda: self._pass(hook, "training-end"))
+
+    def _pass(self, hook: Callable[[Model, Iterator[Tensor]], None], *purpose: str | int) -> None:
+        """Call one of the method's hooks on all training images, with a random stream of its own."""
+        seed_noise(derive(self.seed, *purpose))
+        with torch.no_grad():
+            hook(self.model, self._all_batches())
+
+    def _all_batches(self) -> Iterator[Tensor]:
         yield from self.batches.sequential(self.settings.batch_size)
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ RATES = Rates(
     warmup_batch=0.1,
     regularized_batch=0.2,
     start=3.0,
+    epoch_start=0.05,
     curve_point=0.5,
     assessment=7.0,
     memory=10**9,
@@ -64,7 +65,7 @@ def estimated(ready: Plan, states: Callable[[Any], Any] = lambda cell: cell) -> 
 def test_a_cell_costs_its_epochs_its_points_and_what_surrounds_them(tmp_path: Path) -> None:
     spec = resolved(tmp_path).cells[0].spec  # 5 epochs of 64 images in batches of 32, the first a warm-up
     cost = RATES.cost(spec, SplitSizes(64, 10, 40))
-    assert cost.training == pytest.approx(2 * (1 * 0.1 + 4 * 0.2))
+    assert cost.training == pytest.approx(2 * (1 * 0.1 + 4 * 0.2) + 4 * 0.05)
     assert cost.curves == pytest.approx(5 * 0.5)
     assert cost.seconds == pytest.approx(1 + 3 + 7 + cost.training + cost.curves)
     few = RATES.cost(replace(spec, curve_points=2), SplitSizes(64, 10, 40))
