@@ -28,7 +28,7 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EPOCHS = 80
+EPOCHS = 60
 PATIENCE_S = 150.0
 
 
@@ -70,7 +70,7 @@ def test_what_no_node_has_is_refused_and_not_waited_for(nodes: Nodes, tmp_path: 
 
 
 def test_a_disturbed_suite_gives_the_undisturbed_table(nodes: Nodes, tmp_path: Path) -> None:
-    """One worker killed, one node killed, one frozen that thaws late: each in the middle of a cell."""
+    """A worker killed, a node killed, a node frozen that thaws late: each in the middle of a cell."""
     undisturbed, disturbed = (
         prepared(tmp_path / "undisturbed", EPOCHS),
         prepared(tmp_path / "disturbed", EPOCHS),
@@ -80,15 +80,26 @@ def test_a_disturbed_suite_gives_the_undisturbed_table(nodes: Nodes, tmp_path: P
         ended(reference)
     arguments = ("--engine", "ray", "--address", nodes.address, "--jobs", "3")
     with running(disturbed, *arguments, "--checkpoint-every", "5 epochs") as run:
-        late, first = until(run, lambda: all_under_way(disturbed, frozen, killed))
-        sleeper = worker(frozen, late)
-        frozen.send(signal.SIGSTOP)
-        worker(killed, first).kill()
-        second = until(run, lambda: under_way(disturbed, killed, but=first))
-        killed.send(signal.SIGKILL)
+        disturb: dict[str, Callable[[Node, str], None]] = {
+            "head": lambda node, method: worker(node, method).kill(),
+            "killed": lambda node, method: node.send(signal.SIGKILL),
+            "frozen": lambda node, method: node.send(signal.SIGSTOP),
+        }
+        places = {"head": nodes.nodes[0], "killed": killed, "frozen": frozen}
+        hit: dict[str, str] = {}
+        sleeper: psutil.Process | None = None
+        while len(hit) < len(disturb):
+            name, method = until(run, lambda: first_under_way(disturbed, places, but=hit))
+            if name == "frozen":
+                sleeper = worker(frozen, method)
+            disturb[name](places[name], method)
+            hit[name] = method
         ended(run)
+    assert sleeper is not None
+    assert len(set(hit.values())) == len(hit), hit
+    late = hit["frozen"]
     attempts = {method: sorted(cell(disturbed, method).glob("attempts/*")) for method in METHODS}
-    assert all(len(attempts[method]) >= 2 for method in {first, second, late}), attempts
+    assert {method for method in METHODS if len(attempts[method]) == 2} == set(hit.values())
 
     before = contents(disturbed)
     assert epochs(attempts[late][0]) < EPOCHS
@@ -214,17 +225,18 @@ def worker(node: Node, method: str) -> psutil.Process:
     return found
 
 
-def all_under_way(folder: Path, *nodes: Node) -> list[str]:
-    """The methods on these nodes, once each has one; empty before."""
-    found = [under_way(folder, node) for node in nodes]
-    return found if all(found) else []
+def first_under_way(folder: Path, nodes: dict[str, Node], but: dict[str, str]) -> tuple[str, str] | None:
+    """A node and the method whose cell is in the middle there, with a checkpoint."""
+    for name in nodes.keys() - but.keys():
+        if method := under_way(folder, nodes[name]):
+            return name, method
+    return None
 
 
-def under_way(folder: Path, node: Node, but: str = "") -> str:
-    """The method whose cell is in the middle on this node, with a checkpoint; empty: none, or ``but`` this one."""
+def under_way(folder: Path, node: Node) -> str:
     busy = " ".join(title(each) for each in node.processes() if title(each).startswith("ray::"))
     for method in METHODS:
-        if method == but or f" {method} " not in busy.replace("::", " "):
+        if f" {method} " not in busy.replace("::", " "):
             continue
         last = sorted(cell(folder, method).glob("attempts/*"))[-1:]
         if last and 10 <= epochs(last[0]) < EPOCHS - 20 and list(last[0].glob("checkpoints/*.ckpt")):
