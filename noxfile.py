@@ -91,6 +91,6 @@ def docs(session: nox.Session) -> None:
 def slurm(session: nox.Session) -> None:
     """The Slurm engine on a real one-node Slurm, with Debian's packages, as root; elsewhere it says what is missing."""
     python = project_python(session, "test", "slurm")
-    tests = ("tests/engines/test_slurm.py", "tests/engines/test_slurm_cluster.py")
+    tests = [f"tests/engines/test_slurm{part}.py" for part in ("", "_cluster", "_suite")]
     environment = {"REGBENCH_TEST_SLURM": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     session.run(python, "-m", "pytest", "-rs", *tests, *session.posargs, external=True, env=environment)
