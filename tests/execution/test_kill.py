@@ -95,6 +95,8 @@ class Running:
 def running(folder: Path, *more: str, every: str = "1 epochs") -> Iterator[Running]:
     """``regbench run`` of the suite in ``folder``."""
     arguments = ["run", "resumed.toml", "--device", "cpu", "--json", "--checkpoint-every", every, *more]
+    for ending in (".out", ".err"):
+        (folder / "process").with_suffix(ending).unlink(missing_ok=True)  # those of the process before
     process = SPAWN.Process(target=command_line, args=(folder, arguments, folder / "process"))
     process.start()
     try:
