@@ -84,3 +84,34 @@ def test_the_same_stream_gives_the_same_fit_and_fitting_again_begins_anew() -> N
     np.testing.assert_array_equal(fits[0].shares_K, fits[1].shares_K)
     used = fits[0].shares_K > 0
     np.testing.assert_array_equal(fits[0].means_KD[used], fits[1].means_KD[used])
+
+
+def test_known_clusters_are_each_fitted_to_their_own_codes() -> None:
+    z_ND, clusters_N = two_heaps(2000), (torch.arange(2000) < 500).long() * 2
+    mixture = CodeMixture(3, components=4)
+    mixture.fit(100 + two_heaps(50), torch.arange(50) % 4)
+    mixture.fit(z_ND, clusters_N)
+    torch.testing.assert_close(mixture.shares_K, torch.tensor([0.75, 0.0, 0.25, 0.0]))
+    for k, members_ND in ((0, z_ND[500:]), (2, z_ND[:500]), (1, z_ND), (3, z_ND)):
+        covariance_DD = mixture.factors_KDD[k] @ mixture.factors_KDD[k].T
+        torch.testing.assert_close(mixture.means_KD[k], members_ND.mean(0))
+        torch.testing.assert_close(covariance_DD, torch.cov(members_ND.T, correction=0), atol=2e-3, rtol=1e-3)
+
+
+def test_a_cluster_of_one_code_and_of_one_dimension() -> None:
+    mixture = CodeMixture(1, components=2)
+    mixture.fit(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))
+    drawn_ND = mixture.sample_cluster(torch.ones(50, dtype=torch.int64))
+    assert (drawn_ND - 5).abs().max() < 0.2
+
+
+def test_a_clusters_samples_have_its_moments_and_scale_multiplies_their_spread() -> None:
+    mixture = CodeMixture(3, components=2)
+    mixture.fit(two_heaps(500), (torch.arange(500) < 125).long())
+    torch.manual_seed(1)
+    drawn_ND = mixture.sample_cluster(torch.ones(100_000, dtype=torch.int64), scale=2.0)
+    covariance_DD = mixture.factors_KDD[1] @ mixture.factors_KDD[1].T
+    torch.testing.assert_close(drawn_ND.mean(0), mixture.means_KD[1], atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn_ND.T), 4 * covariance_DD, atol=0.01, rtol=0.03)
+    centre_ND = mixture.sample_cluster(torch.tensor([1, 0]), scale=0.0)
+    assert torch.equal(centre_ND, mixture.means_KD[[1, 0]])
