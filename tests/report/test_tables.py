@@ -257,6 +257,7 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
     run = make_run(tmp_path / "demo", METHODS, seeds=2)
     facts = {
         "sha256": "ab" * 32,
+        "basis": {},
         "accuracy": 0.95,
         "knn_pixels": 0.9,
         "linear_pixels": 0.8,
