@@ -53,6 +53,7 @@ def parts(device: str) -> list[Part]:
             _benchmark("parallel", 600, *on),
             _benchmark("evaluation", 900, *on),
             _benchmark("store", 900),
+            _benchmark("engines", 900),
             _benchmark("prediction", 1200, *on),
             _benchmark("equivalence", 3600, *on),
         ]

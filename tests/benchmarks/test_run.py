@@ -46,6 +46,16 @@ def test_a_benchmark_in_small_writes_its_page(name: str, tmp_path: Path) -> None
         assert text in page
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_engines_in_small(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.engines", "--tiny", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "engines-cpu.md").read_text()
+    assert "| local, --jobs 2 | " in page
+    assert "| slurm, --jobs 2 | " in page, "skipped with its reason, where it is"
+
+
 def test_the_bundles_name_benchmarks_that_exist() -> None:
     for device in ("cpu", "cuda"):
         for part in parts(device):
