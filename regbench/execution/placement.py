@@ -74,9 +74,11 @@ class Placement:
         wrong = [
             f"{name} {value}: expected {expected}"
             for name, value, fine, expected in (
-                ("--jobs", self.jobs, 1 <= (self.jobs or 1) <= MOST_JOBS, f"1 to {MOST_JOBS:,}"),
-                ("--cpus-per-cell", self.cpus, 1 <= (self.cpus or 1) <= 4096, "1 to 4,096"),
-                ("--gpus-per-cell", self.gpus, _share(self.gpus), "a share like 0.25 or 0.5, or 1"),
+                ("--jobs", self.jobs, _within(self.jobs, 1, MOST_JOBS), f"1 to {MOST_JOBS:,}"),
+                ("--cpus-per-cell", self.cpus, _within(self.cpus, 1, 4096), "1 to 4,096"),
+                ("--gpus-per-cell", self.gpus, _within(self.gpus, 1e-3, 1), "a share like 0.25 or 0.5, or 1"),
+                ("--time-limit", self.limit, _within(self.limit, 1e-3, 1e9), "seconds, more than 0"),
+                ("grace", self.grace, _within(self.grace, 0, 1e9), "seconds"),
             )
             if not fine
         ]
@@ -90,8 +92,9 @@ class Placement:
         return self
 
 
-def _share(gpus: float | None) -> bool:
-    return gpus is None or 0 < gpus <= 1
+def _within(value: float | None, low: float, high: float) -> bool:
+    """Whether a number is none, or lies there; NaN does not."""
+    return value is None or low <= value <= high
 
 
 @contextmanager

@@ -464,6 +464,22 @@ def test_a_stop_at_the_next_batch_goes_through_the_engine_with_a_grace(
     assert [event.status for event in trial.told(CellFinished)] == ["interrupted"] * 2
 
 
+def test_a_second_signal_ends_all_at_once_and_the_store_says_so(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    def works(played: Played) -> Steps:
+        played.begin()
+        yield None
+        raise Stop(2)  # as the handler does, wherever the scheduler is
+
+    trial = Trial(tmp_path, works)
+    with pytest.raises(Stop):
+        trial.run(cells)
+    assert [event.status for event in trial.told(CellFinished)] == ["interrupted"] * 2
+    assert trial.statuses(cells[0]) == trial.statuses(cells[1]) == ["interrupted"]
+    assert [played.cancelled for played in trial.engine.given] == [0.0, 0.0]
+
+
 def test_a_cell_that_waits_for_its_second_try_is_told_of_when_all_stops(
     tmp_path: Path, cells: tuple[PlannedCell, ...]
 ) -> None:
