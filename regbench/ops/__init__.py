@@ -1,12 +1,12 @@
 """Pure tensor functions for latent regularizers.
 
-They compute in float32 whatever autocast or TF32 setting surrounds them, never wait for the device, and are
-differentiable unless said otherwise.
+They compute in float32 or better whatever autocast or TF32 setting surrounds them, never wait for the device, and
+are differentiable unless said otherwise.
 """
 
 from regbench.ops.compilation import compiled
 from regbench.ops.discrepancy import mmd, mmd_to_standard_normal, per_prototype_mmd
-from regbench.ops.gaussian import kl_to_standard_normal, reparameterize
+from regbench.ops.gaussian import kl_to_standard_normal, normal_log_densities, reparameterize
 from regbench.ops.kernels import (
     Bandwidth,
     GaussianKernel,
@@ -33,6 +33,7 @@ __all__ = [
     "matmul",
     "mmd",
     "mmd_to_standard_normal",
+    "normal_log_densities",
     "per_prototype_mmd",
     "prototype_mass_deviation",
     "reparameterize",

@@ -1,12 +1,14 @@
-"""Diagonal Gaussian codes. Shape suffixes: B batch, D latent units."""
+"""Diagonal Gaussian codes. Shape suffixes: B batch, D latent units, K components of a mixture."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from regbench.ops.compilation import compilable
-from regbench.ops.precision import full_precision
+from regbench.ops.precision import full_precision, matmul
 
 
 @full_precision
@@ -36,3 +38,21 @@ def reparameterize(mu_BD: Tensor, logvar_BD: Tensor) -> Tensor:
 @compilable()
 def _shifted(mu_BD: Tensor, logvar_BD: Tensor, noise_BD: Tensor) -> Tensor:
     return mu_BD + torch.exp(0.5 * logvar_BD) * noise_BD
+
+
+@full_precision
+def normal_log_densities(z_BD: Tensor, mu_KD: Tensor, logvar_KD: Tensor) -> Tensor:
+    """log N(z_b; mu_k, exp(logvar_k)) in nats for each code and each component: log_BK, differentiable in all three.
+
+    Through matrix products, never a B x K x D tensor; in float64, as they cancel where variances are small.
+    """
+    log_BK = _log_densities(z_BD.double(), mu_KD.double(), logvar_KD.double())
+    return log_BK.to(torch.promote_types(z_BD.dtype, mu_KD.dtype))
+
+
+@compilable()
+def _log_densities(z_BD: Tensor, mu_KD: Tensor, logvar_KD: Tensor) -> Tensor:
+    precision_KD = torch.exp(-logvar_KD)
+    squares_BK = matmul(z_BD.square(), precision_KD.T) - 2 * matmul(z_BD, (mu_KD * precision_KD).T)
+    constant_K = (mu_KD.square() * precision_KD + logvar_KD + math.log(2 * math.pi)).sum(dim=1)
+    return -0.5 * (squares_BK + constant_K)

@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Operation] = {
     "closed form": lambda z: ops.per_prototype_mmd(z, V_KD.to(z.device), _assignments(z), closed_form=True),
     "squared distances": ops.squared_distances,
     "kl": lambda z: ops.kl_to_standard_normal(z, 0.5 * z),
+    "log densities": lambda z: ops.normal_log_densities(z, V_KD.to(z.device), 0.5 * V_KD.to(z.device)),
     "reparameterize": lambda z: ops.reparameterize(z, 0.5 * z),
     "mass": lambda z: ops.prototype_mass_deviation(z.softmax(1)),
 }

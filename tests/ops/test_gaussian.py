@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,3 +46,21 @@ def test_reparameterize_has_the_right_moments_and_gradients() -> None:
     for_mu, for_logvar = torch.autograd.grad(z.sum(), [mu, logvar])
     assert (for_mu == 1).all()
     torch.testing.assert_close(for_logvar, 0.5 * (z - mu).detach(), atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4), st.integers(1, 9))
+def test_log_densities_are_those_of_torch_distributions(seed: int, batch: int, count: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z, mu, logvar = (3 * torch.randn(rows, dim, generator=generator) for rows in (batch, count, count))
+    each = Normal(mu.double(), torch.exp(0.5 * logvar.double()))
+    expected = each.log_prob(z.double()[:, None]).sum(-1)
+    torch.testing.assert_close(
+        ops.normal_log_densities(z, mu, logvar).double(), expected, rtol=1e-6, atol=1e-5
+    )
+
+
+def test_log_densities_keep_their_digits_where_variances_are_small() -> None:
+    mu = 100 + torch.randn(1, 256, generator=torch.Generator().manual_seed(0))
+    found = ops.normal_log_densities(mu, mu, torch.full_like(mu, -6.0))
+    assert found.item() == pytest.approx(-0.5 * 256 * (math.log(2 * math.pi) - 6.0), rel=1e-5)
