@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import regbench
+from regbench import Dims
+from regbench.testing import assert_conforms
+from regbench_vq import VQVAE
+from regbench_vq.vq_vae import IndexPrior, perplexity
+
+DIMS = Dims(latent=6, features=4, channels=1, side=8)
+
+
+def quantizer(dims: Dims = DIMS, **options: Any) -> VQVAE:
+    """A method whose codebook is already in use."""
+    method = VQVAE(VQVAE.Options(**{"codes": 5, "token_units": 2, "prior_units": 8, **options}), dims)
+    method.seeded.fill_(True)
+    return method
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"codes": 16, "token_units": 3, "reseed_below": 1.0}, {"commitment": 0.0, "prior_epochs": 1}],
+)
+def test_conforms(options: dict[str, Any]) -> None:
+    assert_conforms(VQVAE, **options)
+
+
+@pytest.mark.parametrize(("latent", "units", "tokens"), [(256, 16, 16), (64, 16, 4), (12, 4, 3), (7, 1, 7)])
+def test_a_code_is_a_row_of_tokens_at_every_latent_size(latent: int, units: int, tokens: int) -> None:
+    method = VQVAE(VQVAE.Options(codes=8), Dims(latent=latent, features=4, channels=1, side=8))
+    assert (method.units, method.tokens) == (units, tokens)
+    assert method.sample(3).shape == (3, latent)
+
+
+def test_tokens_that_do_not_fill_the_code_are_refused_with_what_would() -> None:
+    with pytest.raises(regbench.RegbenchError, match="token_units = 4 does not divide latent = 6") as refused:
+        quantizer(token_units=4)
+    assert refused.value.hint == "set token_units to one of 1, 2, 3, 6"
+
+
+def test_quantizes_and_charges_as_a_loop_over_tokens_and_entries_does() -> None:
+    method = quantizer(commitment=0.3)
+    code_BD = torch.randn(7, 6)
+    z_BD, terms = method(code_BD, torch.zeros(7, 4))
+    total = 0.0
+    for code, z in zip(code_BD.double(), z_BD, strict=True):
+        for token in range(3):
+            part = slice(2 * token, 2 * token + 2)
+            distances = [float(((code[part] - e.double()) ** 2).sum()) for e in method.codebook_KE]
+            best = min(range(5), key=distances.__getitem__)
+            assert torch.equal(z[part], method.codebook_KE[best])
+            total += distances[best]
+    assert terms["commitment"].item() == pytest.approx(0.3 * total / 7, rel=1e-5)
+
+
+def test_gradients_pass_straight_through_and_commitment_alone_reaches_the_code_beside_them() -> None:
+    method = quantizer(commitment=0.25)
+    code_BD = torch.randn(4, 6, requires_grad=True)
+    z_BD, terms = method(code_BD, torch.zeros(4, 4))
+    wanted_BD = torch.randn(4, 6)
+    (through_BD,) = torch.autograd.grad((z_BD * wanted_BD).sum(), code_BD, retain_graph=True)
+    torch.testing.assert_close(through_BD, wanted_BD)
+    (pulled_BD,) = torch.autograd.grad(terms["commitment"], code_BD)
+    torch.testing.assert_close(pulled_BD, 0.25 * 2 * (code_BD - z_BD).detach() / 4)
+    assert not method.codebook_KE.requires_grad
+
+
+def test_the_codebook_follows_the_moving_average_of_its_tokens() -> None:
+    method = quantizer(decay=0.9)
+    counts = [1.0] * 5
+    sums = method.codebook_KE.double().tolist()
+    for _ in range(3):
+        token_JE = torch.randn(12, 2)
+        k_J = method.nearest(token_JE)
+        method.move_codebook(token_JE, torch.nn.functional.one_hot(k_J, 5).float())
+        for k in range(5):
+            mine = [token.tolist() for token, i in zip(token_JE, k_J.tolist(), strict=True) if i == k]
+            counts[k] = 0.9 * counts[k] + 0.1 * len(mine)
+            sums[k] = [0.9 * s + 0.1 * sum(m[e] for m in mine) for e, s in enumerate(sums[k])]
+        total = sum(counts)
+        for k in range(5):
+            smoothed = (counts[k] + 1e-5) / (total + 5e-5) * total
+            expected = torch.tensor([s / smoothed for s in sums[k]])
+            torch.testing.assert_close(method.codebook_KE[k], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dead_entries_start_again_at_tokens_of_the_batch() -> None:
+    def after(reseed_below: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        method = quantizer(reseed_below=reseed_below, decay=0.5)
+        method.codebook_KE.copy_(100 + torch.arange(10.0).view(5, 2))
+        method.codebook_KE[0].zero_()
+        method.sums_KE.copy_(method.codebook_KE)
+        for _ in range(8):
+            token_JE = torch.randn(64, 2)
+            chosen_JK = torch.nn.functional.one_hot(method.nearest(token_JE), 5).float()
+            method.move_codebook(token_JE, chosen_JK)
+        return method.codebook_KE.norm(dim=1)
+
+    assert (after(0.0)[1:] > 50).all()
+    assert (after(1.0) < 10).all()
+
+
+def test_perplexity_counts_the_entries_in_use() -> None:
+    one, all_four = torch.eye(4)[[2, 2, 2, 2]], torch.eye(4)[[0, 1, 2, 3]]
+    assert perplexity(one).item() == pytest.approx(1)
+    assert perplexity(all_four).item() == pytest.approx(4)
+
+
+def test_the_warm_up_is_not_quantized() -> None:
+    method = quantizer()
+    method.seeded.fill_(False)
+    code_BD = torch.randn(3, 6)
+    assert torch.equal(method(code_BD, torch.zeros(3, 4))[0], code_BD)
+
+
+def every_row(prior: IndexPrior) -> tuple[torch.Tensor, torch.Tensor]:
+    """All rows of four indices below 3, and the prior's probability of each."""
+    rows_RT = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    with torch.no_grad():
+        return rows_RT, torch.stack([torch.exp(-4 * prior.nats(row_T[None])) for row_T in rows_RT])
+
+
+def test_the_prior_learns_what_depends_on_the_index_before() -> None:
+    """A chain: the first index uniform on 0..2, each next one by 1 or by 2 higher, modulo 3, with odds 3 to 1."""
+    torch.manual_seed(1)
+    first_N, steps_NT = torch.randint(3, (2000, 1)), 1 + (torch.rand(2000, 3) < 0.25).long()
+    k_NT = torch.cat([first_N, steps_NT], dim=1).cumsum(dim=1) % 3
+    prior = IndexPrior(3, 16)
+    prior.fit(k_NT, epochs=6, batch=50, lr=5e-3)
+    entropy = (math.log(3) + 3 * (-0.75 * math.log(0.75) - 0.25 * math.log(0.25))) / 4
+    with torch.no_grad():
+        assert prior.nats(k_NT).item() == pytest.approx(entropy, abs=0.03)
+
+
+def test_the_prior_samples_each_row_as_often_as_its_probability_says() -> None:
+    torch.manual_seed(2)
+    prior = IndexPrior(3, 8)
+    with torch.no_grad():
+        prior.head.weight.mul_(8)  # far from uniform
+    rows_RT, shares_R = every_row(prior)
+    assert shares_R.sum().item() == pytest.approx(1, rel=1e-5)
+    assert shares_R.max() > 5 * shares_R.mean()
+    place_T = torch.tensor([27, 9, 3, 1])
+    found_R = torch.bincount(prior.sample(50_000, 4) @ place_T, minlength=81) / 50_000
+    assert torch.equal(rows_RT @ place_T, torch.arange(81))
+    torch.testing.assert_close(found_R, shares_R, atol=0.006, rtol=0)
+
+
+def test_samples_are_rows_of_codebook_entries_before_and_after_the_prior_is_trained() -> None:
+    method = quantizer()
+    for _ in range(2):
+        token_JE = method.sample(50).reshape(-1, 2)
+        near = (token_JE[:, None] - method.codebook_KE).abs().amax(dim=2)
+        assert (near.amin(dim=1) == 0).all()
+        method.indices_prior.fit(torch.zeros(100, 3, dtype=torch.int64), epochs=60, batch=50, lr=1e-2)
+    assert torch.equal(token_JE, method.codebook_KE[:1].expand_as(token_JE))
+
+
+def test_on_digits_most_of_the_codebook_is_in_use(train: Any) -> None:
+    """32 entries, batches of 32 images with 4 tokens each: a perplexity above 16 in the last epoch."""
+    trainer, history = train(VQVAE, epochs=15, codes=32, token_units=4, prior_epochs=15)
+    assert history[-1]["log"]["perplexity"] > 16
+    method, codes_ND = trainer.model.regularizer, trainer.model.codes(trainer.batches.sequential(320))
+    k_NT = method.nearest(method.split(codes_ND)).view(-1, 4)
+    with torch.no_grad():
+        learned = method.indices_prior.nats(k_NT).item()
+    shares = torch.bincount(k_NT.flatten(), minlength=32) / k_NT.numel()
+    independent = torch.special.entr(shares).sum().item()
+    assert learned < independent - 0.3  # nats per index: the prior knows which indices go together
