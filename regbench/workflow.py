@@ -7,6 +7,8 @@ regbench.write_report(run.path)
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     from regbench.engines.base import Engine
     from regbench.execution.interrupt import Stop, StopSignal
+
+SHOWN = 5
+"""Of the cells that failed for one and the same reason."""
 
 __all__ = ["execute", "load_plugins", "load_results", "load_suite", "plan", "run", "write_report"]
 
@@ -119,14 +124,13 @@ def _conclude(
     if stopped is not None:
         interrupted = Interrupted(
             f"stopped; {states.count('done')} of {len(states)} cells are finished and kept",
-            hint=f"run the same command again to go on: regbench run {ready.suite.file}",
+            hint=f"run the same command again to go on: {_command(ready)}",
         )
         interrupted.exit_code = stopped.exit_code
         raise interrupted
     if failed:
-        listing = "\n".join(_failure(cell, outcome) for cell, outcome in failed)
         raise CellsFailed(
-            f"{len(failed)} of {len(states)} cells failed:\n{listing}{_untuned(ready)}",
+            f"{len(failed)} of {len(states)} cells failed:\n{_failures(failed)}{_untuned(ready)}",
             hint="log.txt in a cell's latest attempt has the traceback; a second run tries failed cells again, "
             "diverged ones only with --force",
         )
@@ -144,6 +148,27 @@ def _untuned(ready: Plan) -> str:
         if study.failed
     )
     return "".join(lines)
+
+
+def _command(ready: Plan) -> str:
+    """What the user typed, or would have to."""
+    program, *arguments = sys.argv
+    if Path(program).stem in ("regbench", "__main__") and arguments[:1] == ["run"]:
+        return shlex.join(["regbench", *arguments])
+    return f"regbench run {ready.suite.file}"
+
+
+def _failures(failed: Sequence[tuple[CellRecord, Outcome]]) -> str:
+    """The cells that failed, those of one reason together: where all have it, it is said a few times."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for cell, outcome in failed:
+        by_reason.setdefault((outcome.status, outcome.reason), []).append(_failure(cell, outcome))
+    lines = []
+    for same in by_reason.values():
+        lines += same[:SHOWN]
+        if len(same) > SHOWN:
+            lines.append(f"  and {len(same) - SHOWN} more for the same reason")
+    return "\n".join(lines)
 
 
 def _failure(cell: CellRecord, outcome: Outcome) -> str:

@@ -25,6 +25,7 @@ from regbench.evaluation import metrics as bundled_metrics
 from regbench.model import build_model
 from regbench.plugins import registry
 from regbench.store.records import Run
+from regbench.workflow import SHOWN
 from tests.execution.suites import AE, FALLING, PLUGIN, write_plugin, write_suite
 
 METHODS = AE + FALLING.format(label="good", options="weight = 0.5")
@@ -322,7 +323,7 @@ def test_a_signal_keeps_what_is_finished_and_says_how_to_go_on(place: Path, numb
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert "0 of 2 cells are finished and kept" in stderr
-    assert "hint: run the same command again" in stderr
+    assert "to go on: regbench run tiny.toml --device cpu --json" in stderr
     assert "Traceback" not in stderr
     stopped = Run.open(place / "runs" / "tiny")
     assert [cell.status for cell in stopped.cells] == ["interrupted", "missing"]
@@ -335,3 +336,12 @@ def test_metrics_of_a_stochastic_method_are_given_at_both_codes(place: Path) -> 
     assert set(result["mean"]) == set(result["sampled"]) == {"mse", "ssim"}
     assert result["mean"] != result["sampled"]
     assert bundled_metrics.MSE.better == "lower"
+
+
+def test_one_reason_of_many_cells_is_said_a_few_times(place: Path) -> None:
+    with pytest.raises(CellsFailed) as caught:
+        run(place, FALLING.format(label="falls", options="fall = true"), seeds="7")
+    text = str(caught.value)
+    assert text.startswith("7 of 7 cells failed")
+    assert text.count("RuntimeError: I fell") == SHOWN
+    assert "and 2 more for the same reason" in text
