@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+import regbench
+from regbench import Dims
+from regbench.testing import assert_conforms
+from regbench_priors import VaDE
+
+DIMS = Dims(latent=3, features=4, channels=1, side=8)
+
+
+def method(dims: Dims = DIMS, **options: Any) -> VaDE:
+    """With a prior that is not the initial one."""
+    found = VaDE(VaDE.Options(**{"clusters": 4, **options}), dims)
+    with torch.no_grad():
+        found.logits_K.copy_(torch.randn(len(found.logits_K)))
+        found.logvar_KD.copy_(torch.randn_like(found.logvar_KD))
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": 0.0, "lr": 0.002, "clusters": 3}])
+def test_conforms(options: dict[str, Any]) -> None:
+    assert_conforms(VaDE, **options)
+
+
+def test_terms_are_those_of_the_paper_s_loop_in_float64() -> None:
+    """The bound in closed form, with the responsibilities at the sample: sums over clusters and units, one image at a time."""
+    vade = method(weight=0.4)
+    h_BF, code_BD = torch.randn(6, 4), torch.randn(6, 3)
+    torch.manual_seed(5)
+    z_BD, terms = vade(code_BD, h_BF)
+    shares = vade.logits_K.double().softmax(0).tolist()
+    means, variances = vade.mu_KD.double().tolist(), vade.logvar_KD.double().exp().tolist()
+    bound = 0.0
+    for z, mu, logvar in zip(z_BD.tolist(), code_BD.tolist(), vade.logvar(h_BF).tolist(), strict=True):
+        joint = [
+            shares[k]
+            * math.prod(
+                math.exp(-((z[d] - means[k][d]) ** 2) / (2 * variances[k][d]))
+                / math.sqrt(2 * math.pi * variances[k][d])
+                for d in range(3)
+            )
+            for k in range(4)
+        ]
+        gamma = [each / sum(joint) for each in joint]
+        for k in range(4):
+            inner = sum(
+                math.log(variances[k][d])
+                + math.exp(logvar[d]) / variances[k][d]
+                + (mu[d] - means[k][d]) ** 2 / variances[k][d]
+                for d in range(3)
+            )
+            bound += -0.5 * gamma[k] * inner + gamma[k] * math.log(shares[k] / gamma[k])
+        bound += 0.5 * sum(1 + v for v in logvar)
+    assert sum(terms.values()).item() == pytest.approx(-0.4 * bound / 6, rel=1e-4)
+    assert min(terms.values()) >= 0
+
+
+def test_one_cluster_at_the_origin_is_the_vae() -> None:
+    vade = VaDE(VaDE.Options(clusters=1), DIMS)
+    with torch.no_grad():
+        vade.mu_KD.zero_()
+    code_BD, h_BF = torch.randn(6, 3), torch.randn(6, 4)
+    terms = vade(code_BD, h_BF)[1]
+    torch.testing.assert_close(terms["kl"], regbench.ops.kl_to_standard_normal(code_BD, vade.logvar(h_BF)))
+    assert terms["kl_clusters"].item() == 0
+
+
+def test_responsibilities_do_not_underflow_at_256_units() -> None:
+    vade = VaDE(VaDE.Options(clusters=3), Dims(latent=256, features=4, channels=1, side=8))
+    with torch.no_grad():
+        vade.mu_KD.copy_(10 * torch.eye(3, 256))
+    z_BD = torch.randn(5, 256) * 30
+    log_BK = vade.log_responsibilities(z_BD)
+    mixture = MixtureSameFamily(
+        Categorical(logits=torch.zeros(3).double()),
+        Independent(Normal(vade.mu_KD.double(), torch.ones(3, 256).double()), 1),
+    )
+    parts_BK = mixture.component_distribution.log_prob(z_BD.double()[:, None])
+    assert (parts_BK.exp() == 0).all()
+    torch.testing.assert_close(log_BK.double(), parts_BK.log_softmax(1), rtol=1e-4, atol=0.1)
+    assert torch.equal(vade.assign(z_BD), parts_BK.argmax(1))
+
+
+def test_it_starts_at_the_mixture_that_the_codes_come_from() -> None:
+    class Codes:
+        def codes(self, batches: list[torch.Tensor]) -> torch.Tensor:
+            return torch.cat(batches)
+
+    torch.manual_seed(0)
+    means = torch.tensor([[-8.0, 0, 0], [8.0, 0, 3]])
+    spreads = torch.tensor([[0.5, 1, 1], [1.0, 2, 0.3]])
+    k_N = (torch.rand(6000) < 0.75).long()
+    z_ND = means[k_N] + spreads[k_N] * torch.randn(6000, 3)
+    vade = VaDE(VaDE.Options(clusters=2), DIMS)
+    with torch.no_grad():
+        vade.on_regularization_start(Codes(), [z_ND[:4000], z_ND[4000:]])  # type: ignore[arg-type]
+    order = vade.mu_KD[:, 0].argsort()
+    torch.testing.assert_close(vade.mu_KD[order].detach(), means, atol=0.1, rtol=0)
+    torch.testing.assert_close(torch.exp(0.5 * vade.logvar_KD[order]).detach(), spreads, atol=0, rtol=0.05)
+    torch.testing.assert_close(
+        vade.logits_K.softmax(0)[order].detach(), torch.tensor([0.25, 0.75]), atol=0.02, rtol=0
+    )
+
+    drawn_ND = vade.sample(20_000)
+    right_N = drawn_ND[:, 0] > 0
+    assert right_N.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(drawn_ND[right_N].std(0), spreads[1], atol=0, rtol=0.06)
+    assert torch.equal(vade.sample_cluster(order, scale=0.0), vade.prototypes()[order])
+    around_ND = vade.sample_cluster(order[:1].expand(20_000), scale=2.0)
+    torch.testing.assert_close(around_ND.std(0), 2 * spreads[0], atol=0, rtol=0.06)
+    assert (vade.assign(means) == order).all()
+
+
+def test_more_clusters_than_training_images_are_refused() -> None:
+    dims = Dims(latent=3, features=4, channels=1, side=8, images=3)
+    with pytest.raises(regbench.RegbenchError, match="4 clusters, but only 3 training images"):
+        method(dims)
