@@ -47,9 +47,10 @@ def report(
     if processes > 1:
         prepare()
     from regbench.report.build import FiguresFailed, write_report
-    from regbench.report.terminal import print_claims, print_tables
 
     written = write_report(found, out, plugins=plugin or (), progress=tell, processes=processes)
+    from regbench.report.terminal import print_claims, print_tables
+
     print_claims(written.claims)
     # What fits a terminal; costs, latent space and figures are in the files.
     print_tables(written.tables, groups=("metric", "difference"))

@@ -7,19 +7,17 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regbench.errors import RegbenchError, UsageError
-from regbench.report.claims import JudgedClaim, judge_claims
 from regbench.report.draw import NAME, FigureFailure, FigureJob, Picture, Progress, writing
-from regbench.report.html import render
-from regbench.report.latex import to_latex
-from regbench.report.markdown import to_markdown
-from regbench.report.section import Section
-from regbench.report.sections import build_sections
-from regbench.report.summary import summarise, tidy
-from regbench.report.tables import Table, tables_of
 from regbench.store.files import write_bytes
 from regbench.store.records import FAILED, Run
+
+if TYPE_CHECKING:
+    from regbench.report.claims import JudgedClaim
+    from regbench.report.section import Section
+    from regbench.report.tables import Table
 
 REPORTS = Path("reports")
 CAPTIONS = "captions.json"
@@ -102,20 +100,30 @@ def write_report(
     with writing(figures):
         figures.mkdir(parents=True, exist_ok=True)
     with FigureJob(run, figures, plugins=plugins, progress=progress, processes=processes) as job:
+        # Imported while the others draw: that takes a second.
+        from regbench.report.claims import judge_claims
+        from regbench.report.html import render
+        from regbench.report.latex import to_latex
+        from regbench.report.markdown import to_markdown
+        from regbench.report.sections import build_sections
+        from regbench.report.summary import summarise, tidy
+        from regbench.report.tables import tables_of
+
         progress("computing tables")
         summaries, claims = summarise(run), judge_claims(run)
         tables, sections = tables_of(summaries), build_sections(run, claims)
+        texts = {
+            "table.csv": tidy(summaries).to_csv(index=False),
+            "table.md": to_markdown(tables, sections),
+            "table.tex": to_latex(tables, sections),
+        }
         pictures, failures = job.finish()
     _replace_captions(figures, pictures)
     progress("writing the report")
-    page = render(run, tables, pictures, failures, command=_command(run, out, plugins), sections=sections)
+    command = _command(run, out, plugins)
+    texts["report.html"] = render(run, tables, pictures, failures, command=command, sections=sections)
     _replace_numbers(directory, sections)
-    for name, content in (
-        ("table.csv", tidy(summaries).to_csv(index=False)),
-        ("table.md", to_markdown(tables, sections)),
-        ("table.tex", to_latex(tables, sections)),
-        ("report.html", page),
-    ):
+    for name, content in texts.items():
         with writing(directory / name):
             write_bytes(directory / name, content.encode())
     return Report(directory, tuple(tables), tuple(pictures), tuple(failures), tuple(sections), tuple(claims))
