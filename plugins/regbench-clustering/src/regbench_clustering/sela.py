@@ -1,0 +1,101 @@
+"""SeLa: self-labelling by optimal transport over the whole data set (Asano, Rupprecht, Vedaldi, ICLR 2020).
+
+Constants marked * are those of the authors' code (github.com/yukimasano/self-label).
+
+Shape suffixes: N training images, B batch, C channels, H height, W width, D latent units, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regbench import Dims, Field, Model, Search, Update
+from regbench_clustering.clusters import Clusters
+from regbench_clustering.views import Augmentation
+
+TOLERANCE = 0.1  # *
+MOST_ITERATIONS = 10_000
+
+
+def self_labels(log_p_NK: Tensor, sharpness: float) -> Tensor:
+    """Labels of all images, each of the K used about equally often: algorithm 1, in the log domain in float64*.
+
+    Sinkhorn-Knopp on p^sharpness until the images' scalings stand still, then the largest entry of each row.
+    """
+    scores_NK = sharpness * log_p_NK.double()
+    images, clusters = scores_NK.shape
+    log_c_N = scores_NK.new_full((images,), -math.log(images))
+    for _ in range(MOST_ITERATIONS):
+        log_r_K = -math.log(clusters) - (scores_NK + log_c_N[:, None]).logsumexp(dim=0)
+        before_N, log_c_N = log_c_N, -math.log(images) - (scores_NK + log_r_K).logsumexp(dim=1)
+        if float((before_N - log_c_N).expm1().abs().sum()) <= TOLERANCE:
+            break
+    return (scores_NK + log_r_K).argmax(dim=1)
+
+
+class SeLa(Clusters):
+    """Labels from equipartition of all images, and a linear head that predicts them; + weight x cross-entropy."""
+
+    name = "sela"
+    paper = "arXiv:1911.05371"
+    search: ClassVar = {"weight": Search(low=1e-1, high=1e3)}
+
+    labels_N: Tensor
+    """The present label of every training image."""
+    labelled: Tensor
+    """How often they have been computed."""
+
+    class Options(Clusters.Options, Augmentation):
+        """Options of ``sela``."""
+
+        weight: float = Field(
+            10.0,
+            ge=0,
+            description="factor of the cross-entropy, beside a reconstruction summed over the pixels",
+        )
+        sharpness: float = Field(
+            25.0,  # *
+            gt=0,
+            description="exponent of the predictions in the optimal transport (lambda); the authors take 10 on CIFAR",
+        )
+        labellings: int = Field(
+            100,  # *
+            ge=1,
+            description="how often all images are labelled anew, evenly spaced; at starts of epochs, at most once each",
+        )
+
+    def build(self, dims: Dims) -> None:
+        super().build(dims)
+        self.head = nn.Linear(dims.latent, self.options.clusters)
+        self.register_buffer("labels_N", torch.zeros(dims.images, dtype=torch.int64))
+        self.register_buffer("labelled", torch.zeros((), dtype=torch.int64))
+
+    def on_epoch_start(self, model: Model, batches: Iterable[Tensor]) -> None:
+        done = int(self.labelled)
+        if float(model.progress) < done / self.options.labellings:
+            return
+        z_ND = model.codes(batches).to(self.labels_N.device)
+        self.labels_N.copy_(self_labels(F.log_softmax(self.head(z_ND), dim=1), self.options.sharpness))
+        self.labelled += 1
+
+    def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
+        logits_BK = self.head(model.encode(self.options.view(x_BCHW)))
+        label_B = self.labels_N.index_select(0, model.index_B)
+        cross_entropy = F.cross_entropy(logits_BK.float(), label_B)
+        bce = model.reconstruction_loss(model.encode(x_BCHW), x_BCHW)
+        agreement = (logits_BK.argmax(dim=1) == label_B).float().mean()
+        yield Update(
+            "loss",
+            bce + self.options.weight * cross_entropy,
+            updates=[*model.encoding, self.head, model.decoder],
+            log={"bce": bce, "cross_entropy": cross_entropy, "label_agreement": agreement},
+        )
+
+    def assign(self, z_BD: Tensor) -> Tensor:
+        return self.head(z_BD).argmax(dim=1)  # type: ignore[no-any-return]

@@ -1,0 +1,80 @@
+"""OT clustering's plan and gradient against optimal transport in float64, and what it does to digits.
+
+Shape suffixes: B batch, D latent units, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import Make, Train
+from torch import Tensor
+
+from regbench.data.batches import Batches
+from regbench.testing import assert_conforms
+from regbench_clustering import DeepKMeans, OTClustering
+
+
+@pytest.mark.parametrize("options", [{}, {"clusters": 3, "epsilon": 0.01}, {"clusters": 50, "epsilon": 50.0}])
+def test_conforms(options: dict[str, float]) -> None:
+    assert_conforms(OTClustering, **options)
+
+
+def entropic_cost(z_BD: Tensor, centres_KD: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """min over plans P of <P, |z - c|^2> + epsilon KL(P || 1/B 1/K), and P: both by iterating the dual potentials."""
+    squares_BK = (z_BD[:, None] - centres_KD).square().sum(2)
+    batch, clusters = squares_BK.shape
+    g_K = torch.zeros(clusters, dtype=torch.float64)
+    for _ in range(3000):
+        f_B = -epsilon * (torch.logsumexp((g_K - squares_BK) / epsilon, 1) - math.log(clusters))
+        g_K = -epsilon * (torch.logsumexp((f_B[:, None] - squares_BK) / epsilon, 0) - math.log(batch))
+    plan_BK = torch.exp((f_B[:, None] + g_K - squares_BK) / epsilon) / (batch * clusters)
+    return f_B.mean() + g_K.mean(), plan_BK
+
+
+@pytest.mark.parametrize("epsilon", [5.0, 50.0])
+def test_the_gradient_is_that_of_the_entropic_transport_cost(
+    epsilon: float, make: Make, digits: Batches
+) -> None:
+    """The oracle differentiates through all of its iterations; the method holds the plan fixed."""
+    model = make(OTClustering, clusters=4, epsilon=epsilon, weight=2.0, iterations=2000)
+    method, x_BCHW = model.regularizer, digits.at(range(24))
+    with torch.no_grad():
+        method.centres_KD.mul_(3)
+    z_BD = (20 * model.encode(x_BCHW)).detach().requires_grad_()
+    model.encode = lambda x_BCHW: z_BD  # type: ignore[method-assign]
+    [update] = method.steps(model, x_BCHW)
+    exact_BD = z_BD.detach().double().requires_grad_()
+    centres_KD = method.centres_KD.detach().double().requires_grad_()
+    value, plan_BK = entropic_cost(exact_BD, centres_KD, epsilon)
+    squares_BK = (exact_BD[:, None] - centres_KD).square().sum(2)
+    assert update.log["transport_cost"].item() == pytest.approx((plan_BK * squares_BK).sum().item(), rel=1e-3)
+    bce = update.log["bce"]
+    assert update.loss.item() == pytest.approx(bce.item() + 2 * update.log["transport_cost"].item(), rel=1e-5)
+    found = torch.autograd.grad(update.loss - bce, [z_BD, method.centres_KD])
+    for ours, exact in zip(found, torch.autograd.grad(2 * value, [exact_BD, centres_KD]), strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=5e-3, atol=1e-3 * exact.abs().max().item())
+
+
+def test_every_centre_receives_the_same_mass_whatever_the_codes(make: Make, digits: Batches) -> None:
+    model = make(OTClustering, clusters=7)
+    with torch.no_grad():
+        model.regularizer.centres_KD[1:] += 100.0  # plain k-means would leave all but one empty
+    [update] = model.regularizer.steps(model, digits.at(range(64)))
+    assert update.log_max["cluster_mass_deviation"].item() < 1e-4
+
+
+def test_clusters_of_digits_are_nearer_equal_size_than_without_the_constraint(
+    make: Make, train: Train, digits: Batches
+) -> None:
+    sizes_K = {}
+    for method in (OTClustering, DeepKMeans):
+        model = make(method, weight=3.0)
+        rows = train(model, digits, epochs=9, warmup=3)
+        if method is OTClustering:
+            assert max(row["log_max"]["cluster_mass_deviation"] for row in rows[3:]) < 1e-3
+        assigned_N = model.regularizer.assign(model.codes(digits.sequential(500)))
+        sizes_K[method] = torch.bincount(assigned_N, minlength=10).double()
+    assert sizes_K[OTClustering].std() < 0.7 * sizes_K[DeepKMeans].std()

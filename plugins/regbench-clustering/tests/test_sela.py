@@ -1,0 +1,87 @@
+"""SeLa's labels against the authors' iteration in numpy, and against linear programming; and its labels of digits.
+
+Shape suffixes: N images, K clusters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import Make, Train
+from scipy.optimize import linear_sum_assignment
+
+from regbench.data.batches import Batches
+from regbench.testing import assert_conforms
+from regbench_clustering import SeLa
+from regbench_clustering.sela import self_labels
+
+
+@pytest.mark.parametrize("options", [{}, {"clusters": 3, "flips": True, "labellings": 1}, {"clusters": 1}])
+def test_conforms(options: dict[str, float]) -> None:
+    assert_conforms(SeLa, **options)
+
+
+def test_labels_are_those_of_plain_sinkhorn_knopp() -> None:
+    """r and c as the paper's algorithm 1 scales them, with numbers that do not underflow."""
+    log_p_NK = torch.log_softmax(torch.randn(200, 6), 1)
+    p_KN = log_p_NK.double().exp().numpy().T ** 10
+    c_N = np.full(200, 1 / 200)
+    for _ in range(5000):
+        r_K = (1 / 6) / (p_KN @ c_N)
+        c_N = (1 / 200) / (r_K @ p_KN)
+    expected_N = (r_K[:, None] * p_KN * c_N).argmax(0)
+    found_N = self_labels(log_p_NK, 10.0).numpy()
+    assert (found_N == expected_N).mean() > 0.98  # the tolerance leaves a few that are nearly tied
+
+
+def test_sharp_labels_are_the_optimal_balanced_assignment() -> None:
+    log_p_NK = torch.log_softmax(3 * torch.randn(60, 4), 1)
+    # Each cluster offers 15 places.
+    images, places = linear_sum_assignment(-np.repeat(log_p_NK.numpy(), 15, axis=1))
+    optimum = log_p_NK.numpy()[images, places // 15].sum()
+    labels_N = self_labels(log_p_NK, 200.0)
+    assert log_p_NK[torch.arange(60), labels_N].sum().item() == pytest.approx(optimum, rel=0.05)
+    assert (torch.bincount(labels_N, minlength=4) - 15).abs().max() <= 2
+
+
+def test_predictions_that_would_underflow_are_labelled_too() -> None:
+    log_p_NK = torch.log_softmax(300 * torch.randn(100, 5), 1)
+    assert torch.bincount(self_labels(log_p_NK, 25.0), minlength=5).max() < 40
+
+
+def test_each_image_gets_its_own_label(make: Make, digits: Batches) -> None:
+    model = make(SeLa, images=len(digits), weight=4.0, smallest_crop=1.0, shift=0.0)
+    method = model.regularizer
+    method.labels_N.copy_(torch.arange(len(digits)) % 10)
+    model.index_B = torch.tensor([1700, 3, 3, 42])
+    [update] = method.steps(model, digits.at(model.index_B))
+    logits_BK = method.head(model.encode(digits.at(model.index_B))).double()
+    expected = -sum(torch.log_softmax(row, 0)[k] for row, k in zip(logits_BK, [0, 3, 3, 2], strict=True)) / 4
+    assert update.log["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert update.loss.item() == pytest.approx(update.log["bce"].item() + 4 * expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labellings", "expected"), [(100, [1, 2, 3, 4]), (2, [1, 1, 2, 2]), (1, [1, 1, 1, 1])]
+)
+def test_labellings_are_spread_over_the_training(
+    labellings: int, expected: list[int], make: Make, digits: Batches
+) -> None:
+    model = make(SeLa, images=128, labellings=labellings)
+    found = []
+    for epoch in range(4):
+        model.progress.fill_(max(0.0, epoch / 4))
+        with torch.no_grad():
+            model.regularizer.on_epoch_start(model, digits.at(range(128)).split(50))
+        found.append(int(model.regularizer.labelled))
+    assert found == expected
+
+
+def test_labels_of_digits_are_balanced_and_learned(make: Make, train: Train, digits: Batches) -> None:
+    model = make(SeLa, images=len(digits))
+    rows = train(model, digits, epochs=10, warmup=2)
+    sizes_K = torch.bincount(model.regularizer.labels_N, minlength=10) / len(digits)
+    assert sizes_K.min() > 0.095
+    assert sizes_K.max() < 0.105
+    assert rows[-1]["log"]["label_agreement"] > 0.55 > 0.25 > rows[2]["log"]["label_agreement"]
