@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from regbench.errors import PluginError
+
 if TYPE_CHECKING:
     from regbench.model import Model
 
@@ -137,10 +139,21 @@ class Regularizer(nn.Module, ABC):
 
     def __init__(self, options: BaseModel, dims: Dims) -> None:
         super().__init__()
+        for option, expected in self.misfits(options, dims).items():
+            raise PluginError(f"{self.name}: {option} = {getattr(options, option)!r}: {expected}")
         self.options = options
         self.dims = dims
         self.sampling = True
         self.build(dims)
+
+    @classmethod
+    def misfits(cls, options: Any, dims: Dims) -> Mapping[str, str]:
+        """Options that do not go with the sizes of net and data: what was expected instead, by the option's name.
+
+        Asked when a suite is planned, before anything is trained. What depends on the options alone is better refused
+        by ``Options`` itself.
+        """
+        return {}
 
     def build(self, dims: Dims) -> None:
         """Create the method's own layers, parameters and buffers. Random numbers here are the method's own."""

@@ -22,7 +22,7 @@ from regbench.data.split import SplitSizes, split_sizes
 from regbench.errors import Fault, PluginError, RegbenchError, SuiteError, UsageError
 from regbench.plugins import Plugin, Registry
 from regbench.suite.checks import check_widths, check_window, last_setting, parts_of
-from regbench.suite.faults import validate
+from regbench.suite.faults import show, validate
 from regbench.suite.methods import Method, methods_of
 from regbench.suite.schema import DatasetEntry, Suite
 from regbench.suite.widths import resolve_widths
@@ -190,6 +190,7 @@ def expand(
         ]
         faults += [fault for each in settings for fault in each.faults]
         for method in methods:
+            faults += _misfits(method, data, settings[method.entry])
             for seed in suite.seeds:
                 cell = _cell(method, dataset.title, data, settings[method.entry], seed)
                 faults += _same_cell(owners, cell.id, d, method.entry)
@@ -297,6 +298,23 @@ def _check_shape(suite: Suite, d: int, data: _Data) -> Iterator[Fault]:
     for r, regularizer in enumerate(suite.regularizers):
         parts = parts_of("model", d, r, suite.model, suite.datasets[d].model, regularizer.model)
         yield from check_widths(parts, d, shape)
+
+
+def _misfits(method: Method, data: _Data, settings: _Settings) -> Iterator[Fault]:
+    """Options of a method that do not go with the sizes of this net and data."""
+    from regbench.api import Dims
+
+    plugin, model = method.plugin, settings.model
+    dims = Dims(model["latent"], model["features"], data.channels, data.side, data.sizes.train)
+    where = f"regularizers[{method.entry}].options"
+    try:
+        found = dict(plugin.cls.misfits(plugin.cls.Options(**method.options), dims))
+    except Exception as error:  # a plugin's code runs in there
+        problem = f"misfits() of {plugin.name} ({plugin.origin}) failed: {type(error).__name__}: {error}"
+        yield Fault(where, "", problem)
+        return
+    for name, expected in found.items():
+        yield Fault(f"{where}.{name}", show(method.options.get(name)), expected)
 
 
 def _cell(method: Method, dataset: str, data: _Data, settings: _Settings, seed: int) -> CellSpec:

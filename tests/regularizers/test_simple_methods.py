@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from regbench import ops
+import regbench
+from regbench import Dims, Regularizer, ops
 from regbench.conformance.bench import HostSyncFinder
 from regbench.regularizers import AE, VAEKL, InfoVAEMMD, ProtoVAE, regbench_regularizers
 from tests.regularizers.conftest import SHAPE, make, train
@@ -214,3 +215,19 @@ def test_at_weight_zero_deterministic_methods_are_the_ae_bit_for_bit(
     for model in (regularized, plain):
         train(model, batches * 3, precision=precision, fused=True)
     assert _same_net(regularized.net, plain.net)
+
+
+def test_a_method_that_the_sizes_rule_out_cannot_be_built() -> None:
+    class Halved(Regularizer):
+        name = "halved"
+
+        class Options(regbench.Options):
+            part: int = regbench.Field(2, description="divides the code")
+
+        @classmethod
+        def misfits(cls, options: Options, dims: Dims) -> dict[str, str]:
+            return {"part": f"expected a divisor of {dims.latent}"} if dims.latent % options.part else {}
+
+    Halved(Halved.Options(), Dims(latent=4, features=4, channels=1, side=8))
+    with pytest.raises(regbench.RegbenchError, match="halved: part = 2: expected a divisor of 5"):
+        Halved(Halved.Options(), Dims(latent=5, features=4, channels=1, side=8))

@@ -54,6 +54,10 @@ class FaultyOptions(Options):
 class Regularizer:
     Options: type[Options] = Options
 
+    @classmethod
+    def misfits(cls, options: Any, dims: Any) -> dict[str, str]:
+        return {}
+
 
 class AE(Regularizer):
     Options = PlainOptions
@@ -69,6 +73,11 @@ class MMD(Regularizer):
 
 class Proto(Regularizer):
     Options = ProtoOptions
+
+    @classmethod
+    def misfits(cls, options: Any, dims: Any) -> dict[str, str]:
+        most = 10 * dims.images
+        return {"prototypes": f"expected at most {most}"} if options.prototypes > most else {}
 
 
 class Faulty(Regularizer):

@@ -69,6 +69,19 @@ def test_all_cells_in_the_order_of_the_suite() -> None:
     assert len({cell.id for cell in cells()}) == 12
 
 
+def test_options_that_do_not_fit_the_sizes_are_refused_before_anything_is_trained() -> None:
+    text = TEXT.replace("[1, 10]", "[1000, 10]")  # ten for each image; tree has 90
+    assert faults(text) == ["regularizers[1].options.prototypes = 1000: expected at most 900"]
+    assert cells(text.replace("1000", "900"))
+
+
+def test_a_plugin_that_fails_at_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes.Proto, "misfits", lambda *_: 1 / 0)
+    assert faults(TEXT) == [
+        "regularizers[1].options: misfits() of proto-vae (fake.py) failed: ZeroDivisionError: division by zero"
+    ]
+
+
 def test_a_cell_is_resolved() -> None:
     squares, tree = cells()[0], cells()[6]
     assert squares.title == "squares MMD seed 4"

@@ -99,7 +99,7 @@ def test_pseudo_inputs_start_from_training_images_where_asked_or_in_colour(
     channels: int, start: str | None, from_data: bool
 ) -> None:
     shape = NetShape(channels=channels, side=8, latent=3, features=6, widths=(4,))
-    model = build_model(shape, VampPrior, {"pseudo_inputs": 6, "start": start}, seed=1)
+    model = build_model(shape, VampPrior, {"pseudo_inputs": 6, "start": start}, seed=1, images=12)
     x_NCHW = torch.rand(12, channels, 8, 8)
     with torch.no_grad():
         model.regularizer.on_regularization_start(model, iter(x_NCHW.split(5)))

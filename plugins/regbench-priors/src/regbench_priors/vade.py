@@ -45,13 +45,14 @@ class VaDE(Regularizer):
             None, gt=0, description="learning rate; None: the suite's; the official code begins with 0.002"
         )
 
+    @classmethod
+    def misfits(cls, options: Options, dims: Dims) -> Mapping[str, str]:
+        if 0 < dims.images < options.clusters:
+            return {"clusters": f"expected at most {dims.images}, the training images"}
+        return {}
+
     def build(self, dims: Dims) -> None:
         count = self.options.clusters
-        if 0 < dims.images < count:
-            raise regbench.RegbenchError(
-                f"vade: {count} clusters, but only {dims.images} training images",
-                hint=f"set clusters to at most {dims.images}, or take more images",
-            )
         self.logvar = nn.Linear(dims.features, dims.latent)
         self.logits_K = nn.Parameter(torch.zeros(count))
         self.mu_KD = nn.Parameter(torch.randn(count, dims.latent))

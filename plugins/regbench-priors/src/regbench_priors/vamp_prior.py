@@ -105,9 +105,14 @@ class VampPrior(Regularizer):
     def on_regularization_start(self, model: Model, batches: Iterable[Tensor]) -> None:
         start = self.options.start or ("noise" if self.dims.channels == 1 else "data")
         if start == "data":
-            x_NCHW = torch.cat(list(batches))
-            chosen_K = torch.arange(len(self.logits_KCHW), device=x_NCHW.device) * len(x_NCHW)
-            x_KCHW = x_NCHW[chosen_K // len(self.logits_KCHW)].clamp(DARKEST, 1 - DARKEST)
+            count = len(self.logits_KCHW)
+            chosen_K = torch.arange(count) * self.dims.images // count  # evenly spaced
+            picked, first = [], 0
+            for x_BCHW in batches:
+                here_K = chosen_K[(chosen_K >= first) & (chosen_K < first + len(x_BCHW))] - first
+                picked.append(x_BCHW[here_K.to(x_BCHW.device)])
+                first += len(x_BCHW)
+            x_KCHW = torch.cat(picked).clamp(DARKEST, 1 - DARKEST)
             self.logits_KCHW.copy_(x_KCHW.logit() + SPREAD * torch.randn_like(x_KCHW))
 
     def on_training_end(self, model: Model, batches: Iterable[Tensor]) -> None:

@@ -10,7 +10,7 @@ J = B x T tokens of a batch, K codebook entries, N images or samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -73,15 +73,16 @@ class VQVAE(Regularizer):
         prior_batch: int = Field(256, ge=1, description="images per step of its training")
         prior_lr: float = Field(1e-3, gt=0, description="learning rate of its Adam")
 
+    @classmethod
+    def misfits(cls, options: Options, dims: Dims) -> Mapping[str, str]:
+        if options.token_units is None or dims.latent % options.token_units == 0:
+            return {}
+        divisors = [str(units) for units in range(1, dims.latent + 1) if dims.latent % units == 0]
+        return {"token_units": f"expected a divisor of latent = {dims.latent}: {', '.join(divisors)}"}
+
     def build(self, dims: Dims) -> None:
         options = self.options
         self.units = options.token_units or math.gcd(TOKEN, dims.latent)
-        if dims.latent % self.units:
-            divisors = [str(unit) for unit in range(1, dims.latent + 1) if dims.latent % unit == 0]
-            raise regbench.RegbenchError(
-                f"vq-vae: token_units = {self.units} does not divide latent = {dims.latent}",
-                hint=f"set token_units to one of {', '.join(divisors)}",
-            )
         self.tokens = dims.latent // self.units
         self.register_buffer("codebook_KE", torch.randn(options.codes, self.units))
         self.register_buffer("counts_K", torch.ones(options.codes))
