@@ -84,4 +84,7 @@ def test_labels_of_digits_are_balanced_and_learned(make: Make, train: Train, dig
     sizes_K = torch.bincount(model.regularizer.labels_N, minlength=10) / len(digits)
     assert sizes_K.min() > 0.095
     assert sizes_K.max() < 0.105
+    assert rows[-1]["log_max"]["label_mass_deviation"] == pytest.approx(
+        (10 * sizes_K - 1).abs().max().item(), abs=1e-6
+    )
     assert rows[-1]["log"]["label_agreement"] > 0.55 > 0.25 > rows[2]["log"]["label_agreement"]

@@ -30,7 +30,10 @@ def annealed_temperatures() -> list[float]:
 
 
 class DeepKMeans(Centres):
-    """+ weight x each code's squared distance to the centres, weighted by a softmax that sharpens to k-means."""
+    """k-means on the codes, made differentiable.
+
+    + weight x the codes' squared distances to the centres, weighted by a softmax of them that sharpens.
+    """
 
     name = "deep-kmeans"
     paper = "arXiv:1806.10069"

@@ -19,7 +19,11 @@ from regbench_clustering.clusters import Centres, Clusters
 
 
 class IDEC(Centres):
-    """Soft Student-t assignments q drawn towards their own sharpened version p; + weight x KL(p || q)."""
+    """Soft cluster assignments drawn towards a sharper target.
+
+    + weight x KL(p || q), with q by Student's t, and p ~ q^2 / sum q over all training images, held fixed between
+    refreshes.
+    """
 
     name = "idec"
     paper = "doi:10.24963/ijcai.2017/243"

@@ -15,7 +15,10 @@ from regbench_clustering.clusters import Centres, Clusters
 
 
 class OTClustering(Centres):
-    """+ weight x cost of moving the batch's codes to the centres, each centre receiving the same mass."""
+    """k-means on the codes, with clusters of equal size.
+
+    + weight x cost of moving the batch's codes to the centres, each centre receiving the same mass.
+    """
 
     name = "ot-clustering"
     paper = "arXiv:1910.09036"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regbench import Dims, Field, Model, Search, Update
+from regbench import Dims, Field, Model, Search, Update, ops
 from regbench_clustering.clusters import Clusters
 from regbench_clustering.views import Augmentation
 
@@ -40,7 +40,10 @@ def self_labels(log_p_NK: Tensor, sharpness: float) -> Tensor:
 
 
 class SeLa(Clusters):
-    """Labels from equipartition of all images, and a linear head that predicts them; + weight x cross-entropy."""
+    """Predicts balanced labels that it gives itself.
+
+    + weight x cross-entropy of a linear head to labels that optimal transport spreads evenly over all images.
+    """
 
     name = "sela"
     paper = "arXiv:1911.05371"
@@ -50,6 +53,8 @@ class SeLa(Clusters):
     """The present label of every training image."""
     labelled: Tensor
     """How often they have been computed."""
+    mass_deviation: Tensor
+    """Largest relative deviation of a label's images from N / K."""
 
     class Options(Clusters.Options, Augmentation):
         """Options of ``sela``."""
@@ -75,6 +80,7 @@ class SeLa(Clusters):
         self.head = nn.Linear(dims.latent, self.options.clusters)
         self.register_buffer("labels_N", torch.zeros(dims.images, dtype=torch.int64))
         self.register_buffer("labelled", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mass_deviation", torch.zeros(()))
 
     def on_epoch_start(self, model: Model, batches: Iterable[Tensor]) -> None:
         done = int(self.labelled)
@@ -82,6 +88,9 @@ class SeLa(Clusters):
             return
         z_ND = model.codes(batches).to(self.labels_N.device)
         self.labels_N.copy_(self_labels(F.log_softmax(self.head(z_ND), dim=1), self.options.sharpness))
+        self.mass_deviation.copy_(
+            ops.prototype_mass_deviation(F.one_hot(self.labels_N, self.options.clusters).float())
+        )
         self.labelled += 1
 
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
@@ -95,6 +104,7 @@ class SeLa(Clusters):
             bce + self.options.weight * cross_entropy,
             updates=[*model.encoding, self.head, model.decoder],
             log={"bce": bce, "cross_entropy": cross_entropy, "label_agreement": agreement},
+            log_max={"label_mass_deviation": self.mass_deviation},
         )
 
     def assign(self, z_BD: Tensor) -> Tensor:

@@ -22,7 +22,10 @@ VIEWS = 2
 
 
 class SwAV(Clusters):
-    """Each of two views predicts the equipartitioned codes of the other; + weight x the swapped cross-entropy."""
+    """Two views of an image predict each other's cluster.
+
+    + weight x the cross-entropy of each view's prediction to the other's equipartitioned code.
+    """
 
     name = "swav"
     paper = "arXiv:2006.09882"
