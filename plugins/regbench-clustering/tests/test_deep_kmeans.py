@@ -6,14 +6,17 @@ Shape suffixes: B batch, D latent units, K clusters.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from conftest import Make, Train
 
 from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import DeepKMeans
+
+if TYPE_CHECKING:
+    from conftest import Make, Train
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": "constant", "clusters": 3}, {"clusters": 1}])

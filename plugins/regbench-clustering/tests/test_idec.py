@@ -5,10 +5,11 @@ Shape suffixes: N images, B batch, C channels, H height, W width, D latent units
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
-from conftest import Make, Train
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
@@ -16,6 +17,9 @@ from regbench.data.batches import Batches
 from regbench.evaluation.clusters import cluster_scores
 from regbench.testing import assert_conforms
 from regbench_clustering import IDEC
+
+if TYPE_CHECKING:
+    from conftest import Make, Train
 
 
 @pytest.mark.parametrize(

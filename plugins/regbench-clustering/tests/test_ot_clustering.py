@@ -6,15 +6,18 @@ Shape suffixes: B batch, D latent units, K clusters.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from conftest import Make, Train
 from torch import Tensor
 
 from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import DeepKMeans, OTClustering
+
+if TYPE_CHECKING:
+    from conftest import Make, Train
 
 
 @pytest.mark.parametrize("options", [{}, {"clusters": 3, "epsilon": 0.01}, {"clusters": 50, "epsilon": 50.0}])

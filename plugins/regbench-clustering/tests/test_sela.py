@@ -5,16 +5,20 @@ Shape suffixes: N images, K clusters.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
-from conftest import Make, Train
 from scipy.optimize import linear_sum_assignment
 
 from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import SeLa
 from regbench_clustering.sela import self_labels
+
+if TYPE_CHECKING:
+    from conftest import Make, Train
 
 
 @pytest.mark.parametrize("options", [{}, {"clusters": 3, "flips": True, "labellings": 1}, {"clusters": 1}])

@@ -5,14 +5,18 @@ Shape suffixes: B batch, C channels, H height, W width, D latent units, K cluste
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from conftest import Make, Train
 from torch import Tensor
 
 from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import SwAV
+
+if TYPE_CHECKING:
+    from conftest import Make, Train
 
 WHOLE = {"smallest_crop": 1.0, "shift": 0.0}
 """Both views are the image."""
