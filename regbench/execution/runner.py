@@ -6,7 +6,8 @@ import hashlib
 import os
 import platform
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,12 +142,18 @@ class CellRunner:
                 self._held = (wanted, data)
         return data
 
-    def _alone(self, dataset: str) -> filelock.BaseFileLock:
+    @contextmanager
+    def _alone(self, dataset: str) -> Iterator[None]:
         """Held while a data set's anchors and classifier are looked for and made: once, whoever comes first."""
-        directory = self.writer.path / "derived"
-        with storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(directory / f".{dataset}.lock")
+        file = self.writer.path / "derived" / f".{dataset}.lock"
+        lock = filelock.FileLock(file)
+        with storage_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _load(self, spec: CellSpec, train_subset: int) -> CellData:
         try:

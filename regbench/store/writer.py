@@ -12,7 +12,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,10 +137,9 @@ class CellWriter:
         found = sorted(self.directory.glob(f"attempts/*-{self.claim.token}"), key=attempt_number)
         return AttemptWriter(self, found[-1]) if found else None
 
-    def set_aside(self) -> None:
-        """Move a result out of the way, to ``superseded/``; nothing is deleted."""
+    def set_aside(self, target: Path) -> None:
+        """Move a result out of the way, to ``target`` in ``superseded/``; nothing is deleted."""
         with storage_errors(self.result):
-            target = self.directory / "superseded" / uuid.uuid4().hex[:8]
             target.parent.mkdir(exist_ok=True)
             self.result.rename(target)
             sync_directory(self.directory)
@@ -199,7 +198,11 @@ class AttemptWriter:
         if the cell is another attempt's by now, or one has committed it in the meantime; what is there stays.
         """
         self.cell.claim.check()
-        temporary = self.cell.directory / f".result-{uuid.uuid4().hex[:8]}.tmp"
+        unique = uuid.uuid4().hex[:8]
+        temporary, aside = (
+            self.cell.directory / f".result-{unique}.tmp",
+            self.cell.directory / "superseded" / unique,
+        )
         try:
             with storage_errors(self.cell.result):
                 temporary.mkdir()
@@ -211,9 +214,14 @@ class AttemptWriter:
             known = self._manifest()
             # What has no manifest was never committed, whatever it is.
             if os.path.lexists(self.cell.result) and (known is None or (replace and known == self._before)):
-                self.cell.set_aside()
+                self.cell.set_aside(aside)
             self._rename(temporary)
-        except BaseException:  # a signal, too, must leave no half of a result behind
+        except (
+            BaseException
+        ):  # a signal, too, must leave no half of a result behind, and the earlier one in its place
+            if os.path.lexists(aside) and not os.path.lexists(self.cell.result):
+                with suppress(OSError):  # what has brought us here is what to tell
+                    aside.rename(self.cell.result)
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         with storage_errors(self.cell.result):

@@ -112,6 +112,14 @@ def test_a_disk_that_cannot_be_written_is_named_before_any_training(
     assert verb("plan", "tiny.toml", "--runs-dir", "small", "--no-probe")[0] == 0, "planning writes nothing"
 
 
+def test_a_lock_that_cannot_be_taken_is_named(tmp_path: Path, verb: Verb) -> None:
+    write_suite(tmp_path, AE)
+    (tmp_path / "runs" / "tiny" / "derived" / ".digits.lock").mkdir(parents=True)
+    code, said = verb("run", "tiny.toml", "--runs-dir", "runs")
+    assert code == 4
+    assert ".digits.lock: Is a directory" in said
+
+
 def test_a_limit_on_the_size_of_files_is_told_from_a_full_disk(tmp_path: Path, verb: Verb) -> None:
     resource = pytest.importorskip("resource")
     write_suite(tmp_path, AE)

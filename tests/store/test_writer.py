@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regbench.errors import LockedError, StoreError, UsageError
-from regbench.store import files
+from regbench.execution.interrupt import Stop, stoppable
+from regbench.store import files, writer
 from regbench.store.files import append_line, write_bytes
 from regbench.store.location import find_run, mark_last, runs_dir
 from regbench.store.records import CellRecord, Run, read_metrics
@@ -92,6 +96,28 @@ def test_replacing_sets_the_old_result_aside(tmp_path: Path) -> None:
     assert record(tmp_path).result["id"] == "new"
     (old,) = (tmp_path / "cells" / "a" / "superseded").iterdir()
     assert json.loads((old / "result.json").read_text())["id"] == "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_while_a_result_is_replaced_puts_the_earlier_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = RunWriter(tmp_path).cell("a")
+    cell.begin({}, {}).commit(FILES)
+    attempt = cell.begin({}, {})
+    sync = files.sync_directory
+
+    def slow(path: Path) -> None:
+        if path == cell.directory:  # the earlier result has been moved, the new one has not
+            assert not cell.result.exists()
+            os.kill(os.getpid(), signal.SIGTERM)
+        sync(path)
+
+    monkeypatch.setattr(writer, "sync_directory", slow)
+    with pytest.raises(Stop), stoppable():
+        attempt.commit({**FILES, "result.json": b'{"id": "new"}'}, replace=True)
+    assert record(tmp_path).result["id"] == "x"
+    assert not list(cell.directory.glob(".result-*"))
 
 
 def test_an_altered_result_is_noticed(tmp_path: Path) -> None:
