@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from regbench.errors import RegbenchError
@@ -64,7 +65,10 @@ class Serial:
         if outcome.status == "oom":  # once more, with nothing of an earlier cell in memory
             self.runner.release()
             self.emit(CellRetried(cell.spec.title, outcome.reason))
-            outcome = self.runner.run(Task.of(cell, self.runner.writer), self.emit, self.signal)
+            again = replace(
+                Task.of(cell, self.runner.writer), fresh=False
+            )  # what the first try has saved counts
+            outcome = self.runner.run(again, self.emit, self.signal)
         return outcome
 
     def _finished(self, cell: PlannedCell, number: int, started: float, outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ import regbench
 from regbench.engines.base import Engine, EngineOptions
 from regbench.engines.local import VISIBLE
 from regbench.errors import CellsFailed, EnvironmentFault, UsageError
-from regbench.execution.events import CellFinished, CellRetried, CellStarted
+from regbench.execution.events import CellFinished, CellRetried, CellStarted, EpochFinished
 from regbench.execution.placement import Placement, opened, resources, threads_each
 from regbench.plugins import registry
 from regbench.store.records import Run
@@ -162,6 +162,41 @@ def test_too_little_memory_in_this_process_is_tried_again_once(
         short, other = Run.open(tmp_path / "runs" / "tiny").cells
         assert (short.status, other.status) == (status, "done")
         assert short.key["training"]["batch_size"] == 32, "never changed"
+
+
+HEAVY = """
+import regbench
+
+
+class Heavy(regbench.Metric):
+    \"""Finds too little memory, once, when it is asked about all test images.\"""
+
+    name, label, better, definition = "heavy", "heavy", "lower", "made up"
+
+    def per_image(self, x_BCHW, logits_BCHW):
+        if len(x_BCHW) == 40 and not Heavy.__dict__.get("fell"):
+            Heavy.fell = True
+            raise MemoryError
+        return (x_BCHW - logits_BCHW.sigmoid()).pow(2).flatten(1).mean(1)
+
+
+@regbench.hookimpl
+def regbench_metrics():
+    return [Heavy]
+"""
+
+
+def test_a_forced_cell_that_is_tried_again_keeps_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suite = write_suite(tmp_path, AE, metrics='["mse", "heavy"]')
+    plugin = write_plugin(tmp_path, HEAVY)
+    events: list[Any] = []
+    run = regbench.run(suite, device="cpu", plugins=[plugin], force=["AE"], listener=events.append)
+    assert [type(event) for event in events].count(CellRetried) == 1
+    assert [event.epoch for event in events if isinstance(event, EpochFinished)] == [1, 2], "trained once"
+    assert [entry["epoch"] for entry in run.cells[0].result["cost"]["resumed"]] == [2]
 
 
 def test_a_trial_without_memory_counts_as_failed_in_the_next_run_too(
