@@ -294,15 +294,16 @@ class _Work:
         )
         model, _ = model_of(spec, self.regularizer, self.device)
         model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location=self.device))
-        assessment = assess(model, self.data, self.metrics, self.spec.seed)
-        judged = assessed(assessment, self.data, self.metric_sources, earlier["diagnostics"]["warnings"])
-        files = {
-            "result.json": json_bytes({**earlier, **judged}),
-            "history.json": history,
-            "arrays.npz": npz_bytes(assessment.arrays),
-            "weights.pt": weights,
-        }
-        self.attempt.commit(files, replace=replace)
+        with self.signal.finishing("the cell", batches=False):
+            assessment = assess(model, self.data, self.metrics, self.spec.seed)
+            judged = assessed(assessment, self.data, self.metric_sources, earlier["diagnostics"]["warnings"])
+            files = {
+                "result.json": json_bytes({**earlier, **judged}),
+                "history.json": history,
+                "arrays.npz": npz_bytes(assessment.arrays),
+                "weights.pt": weights,
+            }
+            self.attempt.commit(files, replace=replace)
         return dict(assessment.metrics["mean"])
 
     def _train(self, trainer: Trainer) -> None:

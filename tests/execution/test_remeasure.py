@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,21 @@ def test_an_old_result_is_measured_again_from_its_weights(
     assert after.result == measured
     assert after.history == before.history
     assert only_cell(place).state == "finished"
+
+
+def test_ctrl_c_while_a_result_is_measured_again_finishes_the_cell(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = run(place).cells[0].result
+    make_old(Run.open(place / "runs" / "tiny").cells[0])
+    assess = cell_module.assess
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return assess(*arguments)
+
+    monkeypatch.setattr(cell_module, "assess", interrupted)
+    assert run(place).cells[0].result == measured
 
 
 def test_a_result_holds_its_version_classes_and_classifier(place: Path) -> None:
