@@ -73,7 +73,6 @@ class Ray(Engine):
     """Several cells at a time as tasks of Ray, here or on a cluster."""
 
     name: ClassVar[str] = "ray"
-    summary: ClassVar[str] = "tasks of a Ray cluster, on this machine or many"
     Options = RayOptions
     entry: str = ENTRY
     """What a worker calls, as ``module:function``."""

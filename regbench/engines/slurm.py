@@ -77,7 +77,6 @@ class Slurm(Engine):
     """Several cells at a time as jobs of a Slurm cluster."""
 
     name: ClassVar[str] = "slurm"
-    summary: ClassVar[str] = "job arrays of a Slurm cluster"
     Options = SlurmOptions
     target: ClassVar[str] = "regbench.execution.worker:run_job"
     """Module and function that gets a job's text in the job and returns its answer."""
