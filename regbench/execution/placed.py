@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from regbench.engines.base import Lost, Returned
 from regbench.errors import StoreError
 from regbench.execution.planning import PlannedCell
 from regbench.execution.tail import Tail
 from regbench.execution.worker import Answer
+from regbench.store.checkpoints import CheckpointShelf
 from regbench.store.claims import StopLevel
 from regbench.store.records import Outcome, read_json
 from regbench.store.writer import CellWriter
@@ -32,6 +34,9 @@ class Placed:
     ended: str = ""
     """How the one before ended."""
     places_lost: int = 0
+    """Since it has last made progress."""
+    furthest: tuple[int, int] = (0, 0)
+    """Epochs and batches in its checkpoints when a place was lost last."""
     asked: StopLevel = ""
     cancelled: bool = False
     overdue: bool = False
@@ -56,24 +61,50 @@ class Placed:
             earlier=(*self.earlier, self.token),
             ended=reason if self.announced is not None else "",
             places_lost=self.places_lost,
+            furthest=self.furthest,
             alone=alone,
         )
+
+    def lose_place(self) -> None:
+        """Count a place that was lost; where the cell has come further than ever before, as the first."""
+        reached = CheckpointShelf(self.writer.directory, {}).reached()
+        if reached > self.furthest:
+            self.furthest, self.places_lost = reached, 0
+        self.places_lost += 1
 
     def outcome(self) -> Outcome | None:
         """What the store knows of the attempt's end; ``None``: nothing."""
         attempt = self.writer.attempt()
         try:
-            if (self.writer.result / "manifest.json").exists():
-                result = read_json(self.writer.result / "result.json", attempt=str, metrics=dict)
-                # An attempt may be killed after its commit, or given up just before it: its result counts.
-                if result["attempt"].rpartition("-")[2] in (self.token, *self.earlier):
-                    return Outcome("done", "", dict(result["metrics"]["mean"]))
-            if attempt is None or not attempt.ended:
-                return None
-            found = read_json(attempt.directory / "outcome.json", status=str)
+            found: dict[str, Any] = {}
+            if attempt is not None and attempt.ended:
+                found = read_json(attempt.directory / "outcome.json", status=str)
+            done = found.get("status") == "done"
+            result = self._result(ours=done)
         except StoreError as error:
             return Outcome("failed", str(error), {})
+        if result is not None:
+            return Outcome("done", "", dict(result["metrics"]["mean"]))
+        if not found or done:  # what was committed and is there no more says nothing
+            return None
         return Outcome(found["status"], found.get("reason", ""), {})
+
+    def _result(self, *, ours: bool) -> dict[str, Any] | None:
+        """The result that this cell has got in this run; ``ours``: whether the attempt says that it has committed.
+
+        An attempt may be killed after its commit, or given up just before it: its result counts. One that measured
+        an earlier result again leaves there the name of the attempt that trained it.
+        """
+        if not (self.writer.result / "manifest.json").exists():
+            return None
+        try:
+            result = read_json(self.writer.result / "result.json", attempt=str, metrics=dict)
+        except StoreError:
+            if ours:
+                raise
+            return None  # a damaged one of an earlier run, which is to be replaced
+        known = result["attempt"].rpartition("-")[2] in (self.token, *self.earlier)
+        return result if ours or known else None
 
     def write_end(self, engine: str, outcome: Outcome, log: str = "") -> None:
         """Write down an end that the worker could not write itself. Raises ``StoreError``."""

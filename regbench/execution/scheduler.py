@@ -31,7 +31,7 @@ from regbench.store.writer import RunWriter
 
 POLL_S = 0.5
 PLACED_AGAIN = 5
-"""A job whose machine is gone is given out again so many times."""
+"""A job whose machine is gone is given out again so many times in a row without a new checkpoint."""
 STOP_GRACE_S = 30.0
 """A job that is to stop at its next batch has so long to get there and to write a checkpoint."""
 LATE_S = 60.0
@@ -144,6 +144,13 @@ class Scheduler:
             batch = [self._alone.popleft()]
         if not batch:
             return
+        try:
+            self._give_out(batch)
+        except EnvironmentFault as fault:  # what runs is asked to save itself first
+            self._waiting.extend(batch)
+            self._broken = fault
+
+    def _give_out(self, batch: Sequence[Placed]) -> None:
         jobs = []
         for placed in batch:
             placed.writer.claim.take()
@@ -241,7 +248,15 @@ class Scheduler:
         self._settle(placed, happening, time.monotonic() + self.late_seconds)
 
     def _settle(self, placed: Placed, happening: Lost | Returned, until: float) -> None:
-        """A job has ended: what that means for its cell."""
+        """A job has ended. Where that cannot be written down, the others are asked to save themselves."""
+        try:
+            self._judge(placed, happening, until)
+        except StoreError as error:
+            self._broken = self._broken or error
+            self._finished(placed, Outcome("failed", str(error), {}))
+
+    def _judge(self, placed: Placed, happening: Lost | Returned, until: float) -> None:
+        """What the end of a job means for its cell."""
         answer = answer_of(happening)
         self._follow(placed)
         outcome = placed.outcome()
@@ -307,11 +322,11 @@ class Scheduler:
             if placed.announced is not None:
                 self._finished(placed, Outcome("interrupted", "stopped by a signal", {}))
             return
-        placed.places_lost += 1
+        placed.lose_place()
         if placed.places_lost <= PLACED_AGAIN:
             self._again(placed, reason, alone=placed.alone)
             return
-        why = f"given up after {placed.places_lost} lost places; the last time {reason}"
+        why = f"given up after {placed.places_lost} lost places without progress; the last time {reason}"
         self._conclude(placed, Outcome("failed", why, {}))
 
     def _again(self, placed: Placed, reason: str, *, alone: bool) -> None:

@@ -77,6 +77,11 @@ class CheckpointShelf:
                 old.unlink()
         return path
 
+    def reached(self) -> tuple[int, int]:
+        """Whole epochs, and batches of the next one, of the furthest by its name; (0, 0) where there is none."""
+        places = [_NAME.fullmatch(path.name) for path in self._files()]
+        return max(((int(place[1]), int(place[2])) for place in places if place), default=(0, 0))
+
     def newest(self) -> Iterator[Checkpoint]:
         """Those that are whole and this cell's, the latest attempt's latest first; others are set aside."""
         for path in self._files(self.notes):

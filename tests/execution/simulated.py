@@ -13,16 +13,26 @@ from regbench.engines.base import (
     EngineOptions,
     Happening,
     Lost,
+    Resources,
     Returned,
     Setting,
     Started,
     Submission,
     Waiting,
 )
-from regbench.execution.job import Job
+from regbench.execution.interrupt import StopSignal
+from regbench.execution.job import Job, Site
+from regbench.execution.planning import PlannedCell
+from regbench.execution.scheduler import Scheduler
 from regbench.execution.worker import Answer
+from regbench.plugins import registry
 from regbench.store.claims import ClaimLost
+from regbench.store.records import Outcome, read_json
 from regbench.store.writer import AttemptWriter, CellWriter, RunWriter
+
+CELLS = 4
+EPOCHS = 2
+Steps = Iterator[Happening | None]
 
 Play = Callable[["Played"], Iterator[Happening | None]]
 """What a job does: step by step, each with what the engine says of it, if anything."""
@@ -128,3 +138,85 @@ def refused(action: Callable[[], object]) -> bool:
     except ClaimLost:
         return True
     return False
+
+
+FOUND = registry()
+
+
+class Trial:
+    """A scheduler over the simulated engine, with all that it tells."""
+
+    def __init__(self, run: Path, play: Play, *, jobs: int = 2, **site: Any) -> None:
+        self.run_dir = run
+        self.events: list[Any] = []
+        self.signal = StopSignal()
+        self.engine = Simulated(run, jobs, play)
+        shared = Site(str(run), (), ("mse",), str(run), "cpu", "simulated", **site)
+        self.scheduler = Scheduler(
+            self.engine, RunWriter(run), FOUND, shared, Resources(), self.listen, self.signal
+        )
+        self.scheduler.late_seconds = 0.0
+
+    def listen(self, event: Any) -> None:
+        self.events.append(event)
+
+    def run(self, cells: Any) -> dict[str, Outcome]:
+        with self.engine:
+            return self.scheduler.run(cells)
+
+    def told(self, kind: type[Any], cell: PlannedCell | None = None) -> list[Any]:
+        title = None if cell is None else cell.spec.title
+        return [event for event in self.events if isinstance(event, kind) and title in (None, event.cell)]
+
+    def of(self, cell: PlannedCell) -> list[Played]:
+        return [played for played in self.engine.given if played.job.slug == cell.slug]
+
+    def statuses(self, cell: PlannedCell) -> list[str]:
+        """How the cell's attempts ended, as the store has it."""
+        found = sorted((self.run_dir / "cells" / cell.slug / "attempts").iterdir())
+        return [str(read_json(each / "outcome.json")["status"]) for each in found]
+
+
+def done(played: Played) -> Steps:
+    yield Started(played.handle, "here")
+    played.begin()
+    for epoch in range(1, EPOCHS + 1):
+        played.row(epoch)
+        yield None
+    played.commit()
+    yield played.answers()
+
+
+def first_then(first: Play, then: Play = done) -> Play:
+    """The first job of each cell does the one, all further ones the other."""
+    seen: set[str] = set()
+
+    def play(played: Played) -> Steps:
+        again = played.job.slug in seen
+        seen.add(played.job.slug)
+        return (then if again else first)(played)
+
+    return play
+
+
+def begun(end: Callable[[Played], Happening], *, rows: int = 1) -> Play:
+    """Begins, brings some epochs behind it, and ends so."""
+
+    def play(played: Played) -> Steps:
+        yield Started(played.handle, "here")
+        played.begin()
+        for epoch in range(1, rows + 1):
+            played.row(epoch)
+        yield None
+        yield end(played)
+
+    return play
+
+
+def ended(status: str, verdict: str = "ended") -> Callable[[Played], Happening]:
+    def end(played: Played) -> Happening:
+        assert played.attempt is not None
+        played.attempt.end(status, f"it is {status}")
+        return played.answers(verdict)
+
+    return end

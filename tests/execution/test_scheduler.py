@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,91 +14,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import regbench
-from regbench.engines.base import Happening, Resources, Started, Waiting
-from regbench.errors import PluginError, StoreError
-from regbench.execution import scheduler as module
+from regbench.engines.base import Happening, Started
 from regbench.execution.events import CellFinished, CellResumed, CellRetried, CellStarted, EpochFinished
-from regbench.execution.interrupt import Stop, StopSignal
-from regbench.execution.job import Site
 from regbench.execution.planning import PlannedCell
-from regbench.execution.scheduler import PLACED_AGAIN, Scheduler
-from regbench.plugins import registry
+from regbench.execution.scheduler import PLACED_AGAIN
+from regbench.store.checkpoints import CheckpointShelf
 from regbench.store.files import write_json
 from regbench.store.records import Outcome, read_json
-from regbench.store.writer import RESUMED, RunWriter
-from tests.execution.simulated import Play, Played, Simulated, refused
-from tests.execution.suites import AE, write_suite
-
-CELLS = 4
-EPOCHS = 2
-Steps = Iterator[Happening | None]
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlannedCell, ...]:
-    place = tmp_path_factory.mktemp("plan")
-    suite = write_suite(place, AE, seeds=str(CELLS), epochs=EPOCHS)
-    return regbench.plan(suite, device="cpu", runs_dir=place).cells
-
-
-FOUND = registry()
-
-
-class Trial:
-    """A scheduler over the simulated engine, with all that it tells."""
-
-    def __init__(self, run: Path, play: Play, *, jobs: int = 2, **site: Any) -> None:
-        self.run_dir = run
-        self.events: list[Any] = []
-        self.signal = StopSignal()
-        self.engine = Simulated(run, jobs, play)
-        shared = Site(str(run), (), ("mse",), str(run), "cpu", "simulated", **site)
-        self.scheduler = Scheduler(
-            self.engine, RunWriter(run), FOUND, shared, Resources(), self.listen, self.signal
-        )
-        self.scheduler.late_seconds = 0.0
-
-    def listen(self, event: Any) -> None:
-        self.events.append(event)
-
-    def run(self, cells: Any) -> dict[str, Outcome]:
-        with self.engine:
-            return self.scheduler.run(cells)
-
-    def told(self, kind: type[Any], cell: PlannedCell | None = None) -> list[Any]:
-        title = None if cell is None else cell.spec.title
-        return [event for event in self.events if isinstance(event, kind) and title in (None, event.cell)]
-
-    def of(self, cell: PlannedCell) -> list[Played]:
-        return [played for played in self.engine.given if played.job.slug == cell.slug]
-
-    def statuses(self, cell: PlannedCell) -> list[str]:
-        """How the cell's attempts ended, as the store has it."""
-        found = sorted((self.run_dir / "cells" / cell.slug / "attempts").iterdir())
-        return [str(read_json(each / "outcome.json")["status"]) for each in found]
-
-
-def done(played: Played) -> Steps:
-    yield Started(played.handle, "here")
-    played.begin()
-    for epoch in range(1, EPOCHS + 1):
-        played.row(epoch)
-        yield None
-    played.commit()
-    yield played.answers()
-
-
-def first_then(first: Play, then: Play = done) -> Play:
-    """The first job of each cell does the one, all further ones the other."""
-    seen: set[str] = set()
-
-    def play(played: Played) -> Steps:
-        again = played.job.slug in seen
-        seen.add(played.job.slug)
-        return (then if again else first)(played)
-
-    return play
+from regbench.store.writer import RESUMED
+from tests.execution.simulated import (
+    CELLS,
+    EPOCHS,
+    Play,
+    Played,
+    Steps,
+    Trial,
+    begun,
+    done,
+    ended,
+    first_then,
+    refused,
+)
 
 
 def test_cells_run_side_by_side_and_their_events_keep_their_order(
@@ -113,29 +51,6 @@ def test_cells_run_side_by_side_and_their_events_keep_their_order(
         assert (started.number, finished.number, started.epochs) == (number, number, EPOCHS)
     starts = [trial.events.index(trial.told(CellStarted, cell)[0]) for cell in cells[:2]]
     assert max(starts) < min(trial.events.index(event) for event in trial.told(CellFinished)), "side by side"
-
-
-def begun(end: Callable[[Played], Happening], *, rows: int = 1) -> Play:
-    """Begins, brings some epochs behind it, and ends so."""
-
-    def play(played: Played) -> Steps:
-        yield Started(played.handle, "here")
-        played.begin()
-        for epoch in range(1, rows + 1):
-            played.row(epoch)
-        yield None
-        yield end(played)
-
-    return play
-
-
-def ended(status: str, verdict: str = "ended") -> Callable[[Played], Happening]:
-    def end(played: Played) -> Happening:
-        assert played.attempt is not None
-        played.attempt.end(status, f"it is {status}")
-        return played.answers(verdict)
-
-    return end
 
 
 def test_a_cell_whose_process_dies_is_tried_again_alone_and_then_it_failed(
@@ -175,7 +90,10 @@ def test_a_lost_place_is_not_the_cells_fault_until_there_are_too_many(
     trial = Trial(tmp_path, begun(lambda played: played.lost(cells_own=False)))
     outcome = trial.run(cells[:1])[cells[0].id]
     assert (outcome.status, len(trial.engine.given)) == ("failed", PLACED_AGAIN + 1)
-    assert outcome.reason == "given up after 6 lost places; the last time its process was killed"
+    assert (
+        outcome.reason
+        == "given up after 6 lost places without progress; the last time its process was killed"
+    )
     stopped = Trial(tmp_path / "stopped", first_then(begun(ended("interrupted", "stopped"))))
     assert stopped.run(cells[:1])[cells[0].id].status == "done", "somebody else stopped the worker"
 
@@ -185,6 +103,53 @@ def test_a_lost_place_is_not_the_cells_fault_until_there_are_too_many(
     early = Trial(tmp_path / "early", first_then(never_begun))
     assert early.run(cells[:1])[cells[0].id].status == "done"
     assert early.told(CellRetried) == [], "nothing had been told of it"
+
+
+def test_a_cell_longer_than_many_places_goes_on_as_long_as_it_makes_progress(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    """A queue ends each job after a while; a job that then has a newer checkpoint has not been in vain."""
+    steps = 2 * PLACED_AGAIN
+
+    def play(played: Played) -> Steps:
+        attempt = played.begin()
+        shelf = CheckpointShelf(played.writer.directory, {})
+        if shelf.reached() < (1, steps):
+            shelf.save(attempt.directory, 1, shelf.reached()[1] + 1, {}, b"")
+        attempt.end("interrupted", "its time is over")
+        yield played.answers("stopped")
+
+    trial = Trial(tmp_path, play)
+    outcome = trial.run(cells[:1])[cells[0].id]
+    assert len(trial.engine.given) == steps + PLACED_AGAIN, "all that went on, and then those that did not"
+    assert outcome.reason.startswith("given up after 6 lost places without progress")
+
+
+def test_a_result_that_was_measured_again_is_told_with_its_numbers(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    """It still names the attempt that trained it."""
+
+    def measures(played: Played) -> Steps:
+        result = {"attempt": "1-00000000", "metrics": {"mean": {"mse": 0.25}}}
+        played.begin().commit({"result.json": json.dumps(result).encode()}, replace=played.job.replace)
+        yield played.answers()
+
+    earlier = Trial(tmp_path, done)
+    earlier.run(cells[:1])
+    again = replace(cells[0], state="remeasure", replace=True)
+    assert Trial(tmp_path, measures).run([again]) == {cells[0].id: Outcome("done", "", {"mse": 0.25})}
+
+
+def test_a_damaged_earlier_result_does_not_end_the_cell_that_replaces_it(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    Trial(tmp_path, done).run(cells[:1])
+    (tmp_path / "cells" / cells[0].slug / "result" / "result.json").write_text("{")
+    trial = Trial(tmp_path, first_then(begun(lambda played: played.lost())))
+    outcomes = trial.run([replace(cells[0], replace=True)])
+    assert outcomes == {cells[0].id: Outcome("done", "", {"mse": 0.5})}
+    assert len(trial.engine.given) == 2, "the first one's process had died"
 
 
 def test_an_attempt_that_was_given_up_touches_nothing_any_more(
@@ -322,206 +287,6 @@ def test_an_engine_may_begin_a_job_again_by_itself(tmp_path: Path, cells: tuple[
     ]
 
 
-def test_a_frozen_job_is_ended_after_its_limit_whatever_it_has_begun(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    def frozen(played: Played) -> Steps:
-        yield Started(played.handle, "here")
-        if played.job.slug == cells[0].slug:
-            played.begin()
-        while True:
-            yield None
-
-    trial = Trial(tmp_path, frozen, limit=0.05, grace=0.0)
-    outcomes = trial.run(cells[:2])
-    assert {outcome.status for outcome in outcomes.values()} == {"timeout"}
-    assert trial.statuses(cells[0]) == trial.statuses(cells[1]) == ["timeout"]
-    assert [played.cancelled for played in trial.engine.given] == [0.0, 0.0]
-
-
-def test_the_limit_of_a_second_attempt_counts_from_its_own_begin(
-    tmp_path: Path, cells: tuple[PlannedCell, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def slow(end: Play) -> Play:
-        def play(played: Played) -> Steps:
-            yield Started(played.handle, "here")
-            played.begin()
-            for _ in range(3):
-                now[0] += 20
-                yield None
-            yield from end(played)
-
-        return play
-
-    def dies(played: Played) -> Steps:
-        yield played.lost()
-
-    def finishes(played: Played) -> Steps:
-        played.commit()
-        yield played.answers()
-
-    trial = Trial(tmp_path, first_then(slow(dies), slow(finishes)), limit=65.0, grace=0.0)
-    assert trial.run(cells[:1])[cells[0].id].status == "done"
-
-
-def test_time_in_the_queue_of_an_engine_that_begins_a_job_again_does_not_count(
-    tmp_path: Path, cells: tuple[PlannedCell, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def requeued(played: Played) -> Steps:
-        yield Started(played.handle, "one node")
-        played.begin()
-        played.row(1)
-        yield None
-        yield Waiting(played.handle)
-        for _ in range(3):
-            now[0] += 1000
-            yield None
-        yield from done(played)
-
-    trial = Trial(tmp_path, requeued, limit=65.0, grace=0.0)
-    assert trial.run(cells[:1])[cells[0].id].status == "done"
-    assert trial.engine.given[0].cancelled is None
-
-
-def test_a_job_that_its_engine_will_begin_again_is_not_waited_for_when_all_stops(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    trial: Trial
-
-    def requeued(played: Played) -> Steps:
-        yield Started(played.handle, "one node")
-        attempt = played.begin()
-        yield None
-        attempt.end("interrupted", "stopped by a signal")
-        yield Waiting(played.handle)
-        trial.signal.ask("epoch")
-        while True:
-            yield None
-
-    trial = Trial(tmp_path, requeued)
-    with pytest.raises(Stop):
-        trial.run(cells[:1])
-    assert [played.cancelled for played in trial.engine.given] == [0.0]
-    assert [event.status for event in trial.told(CellFinished)] == ["interrupted"]
-
-
-def test_a_wish_to_stop_reaches_the_jobs_and_what_has_not_begun_leaves_no_trace(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    trial: Trial
-
-    def works(played: Played) -> Steps:
-        if played.job.slug != cells[0].slug:
-            while True:
-                yield None  # in a queue
-        attempt = played.begin()
-        played.row(1)
-        yield None
-        trial.signal.ask("epoch")
-        while played.writer.claim.stop_level() != "epoch":
-            yield None
-        played.row(2)
-        assert played.cancelled is None, "an epoch may take its time"
-        attempt.end("interrupted", "stopped by a signal")
-        yield played.answers("stopped")
-
-    trial = Trial(tmp_path, works)
-    with pytest.raises(Stop) as stopped:
-        trial.run(cells)
-    assert stopped.value.exit_code == 130
-    assert [(event.cell, event.status) for event in trial.told(CellFinished)] == [
-        (cells[0].spec.title, "interrupted")
-    ]
-    assert len(trial.told(CellStarted)) == 1
-    assert trial.statuses(cells[0]) == ["interrupted"]
-    assert not (tmp_path / "cells" / cells[1].slug / "attempts").exists()
-    assert not (tmp_path / "cells" / cells[2].slug).exists()
-
-
-def test_a_stop_at_the_next_batch_goes_through_the_engine_with_a_grace(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    trial: Trial
-
-    def works(played: Played) -> Steps:
-        played.begin()
-        yield None
-        trial.signal.ask("batch", 15)
-        while True:
-            yield None
-
-    trial = Trial(tmp_path, works)
-    with pytest.raises(Stop) as stopped:
-        trial.run(cells)
-    assert stopped.value.exit_code == 143
-    assert [played.cancelled for played in trial.engine.given] == [module.STOP_GRACE_S] * 2
-    assert [event.status for event in trial.told(CellFinished)] == ["interrupted"] * 2
-
-
-def test_a_second_signal_ends_all_at_once_and_the_store_says_so(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    def works(played: Played) -> Steps:
-        played.begin()
-        yield None
-        raise Stop(2)  # as the handler does, wherever the scheduler is
-
-    trial = Trial(tmp_path, works)
-    with pytest.raises(Stop):
-        trial.run(cells)
-    assert [event.status for event in trial.told(CellFinished)] == ["interrupted"] * 2
-    assert trial.statuses(cells[0]) == trial.statuses(cells[1]) == ["interrupted"]
-    assert [played.cancelled for played in trial.engine.given] == [0.0, 0.0]
-
-
-def test_a_cell_that_waits_for_its_second_try_is_told_of_when_all_stops(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    trial: Trial
-
-    def works(played: Played) -> Steps:
-        played.begin()
-        yield None
-        if played.job.slug == cells[0].slug:
-            yield played.lost()
-        yield None
-        trial.signal.ask("epoch")
-        yield None
-        yield from done(played)
-
-    trial = Trial(tmp_path, works)
-    with pytest.raises(Stop):
-        trial.run(cells[:2])
-    assert Counter(event.cell for event in trial.told(CellFinished)) == Counter(
-        event.cell for event in trial.told(CellStarted)
-    )
-    assert trial.told(CellFinished)[0].status == "interrupted"
-
-
-def test_a_full_disk_stops_all_and_the_others_are_asked_to_save(
-    tmp_path: Path, cells: tuple[PlannedCell, ...]
-) -> None:
-    def works(played: Played) -> Steps:
-        played.begin()
-        yield None
-        if played.job.slug == cells[0].slug:
-            yield played.answers("environment", "cannot write x: No space left on device")
-        while True:
-            yield None
-
-    trial = Trial(tmp_path, works)
-    with pytest.raises(StoreError, match="No space left"):
-        trial.run(cells)
-    assert [event.status for event in trial.told(CellFinished)] == ["failed", "interrupted"]
-    assert len(trial.engine.given) == 2, "nothing further is begun"
-
-
 def test_an_end_that_is_seen_late_is_waited_for(tmp_path: Path, cells: tuple[PlannedCell, ...]) -> None:
     """A network file system shows another machine's files after a while."""
     late: list[Played] = []
@@ -542,29 +307,6 @@ def test_an_end_that_is_seen_late_is_waited_for(tmp_path: Path, cells: tuple[Pla
     never = Trial(tmp_path / "never", lambda played: iter([played.answers()]))
     outcome = never.run(cells[:1])[cells[0].id]
     assert (outcome.status, outcome.reason) == ("failed", "its worker left no outcome")
-
-
-def test_damage_in_the_store_costs_its_own_cell(tmp_path: Path, cells: tuple[PlannedCell, ...]) -> None:
-    def torn(played: Played) -> Steps:
-        attempt = played.begin()
-        (attempt.directory / "outcome.json").write_text("{")
-        yield played.answers()
-
-    trial = Trial(tmp_path, lambda played: torn(played) if played.job.slug == cells[0].slug else done(played))
-    outcomes = trial.run(cells)
-    assert [outcomes[cell.id].status for cell in cells] == ["failed", "done", "done", "done"]
-    assert "outcome.json is not valid JSON" in outcomes[cells[0].id].reason
-
-
-def test_an_engine_that_raises_is_named(tmp_path: Path, cells: tuple[PlannedCell, ...]) -> None:
-    trial = Trial(tmp_path, done)
-
-    def broken(seconds: float) -> list[Happening]:
-        raise ZeroDivisionError("oh")
-
-    trial.engine.poll = broken  # type: ignore[method-assign]
-    with pytest.raises(PluginError, match="the engine 'simulated' failed: ZeroDivisionError: oh"):
-        trial.run(cells)
 
 
 # What a job may do, and what an engine may say of it, in any order.
