@@ -164,7 +164,8 @@ class Slurm(Engine):
             if self._happened or time.monotonic() >= deadline:
                 happened, self._happened = self._happened, []
                 return happened
-            time.sleep(max(0.0, min(deadline - time.monotonic(), due - time.monotonic(), 0.5)))
+            until = min(deadline, due) if self._placed else deadline
+            time.sleep(max(0.0, min(until - time.monotonic(), 0.5)))
 
     def cancel(self, handle: str, grace_seconds: float) -> None:
         placed = self._placed.get(handle)

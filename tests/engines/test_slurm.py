@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,15 @@ def test_what_is_over_can_be_cancelled_and_closed_again(tmp_path: Path) -> None:
     engine.close()
     assert engine.poll(0.0) == []
     assert engine.submit([]) == []
+
+
+def test_with_no_job_to_ask_for_it_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, sleep, slept = Slurm(SlurmOptions(), Setting(tmp_path, 1, "cpu")), time.sleep, []
+
+    def note(seconds: float) -> None:
+        slept.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", note)
+    assert engine.poll(0.05) == []
+    assert len(slept) < 10
