@@ -89,6 +89,11 @@ class Placed:
             return None
         return Outcome(found["status"], found.get("reason", ""), {})
 
+    def found_done(self) -> Outcome | None:
+        """Whether a cell that had no result when it was planned has one: of a worker that outlived its own run."""
+        result = None if self.cell.replace else self._result(ours=True)
+        return None if result is None else Outcome("done", "", dict(result["metrics"]["mean"]))
+
     def _result(self, *, ours: bool) -> dict[str, Any] | None:
         """The result that this cell has got in this run; ``ours``: whether the attempt says that it has committed.
 

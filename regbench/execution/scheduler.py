@@ -26,6 +26,7 @@ from regbench.execution.worker import Answer, hang_file
 from regbench.plugins import Registry
 from regbench.store.checkpoints import CheckpointShelf
 from regbench.store.claims import StopLevel
+from regbench.store.files import storage_errors
 from regbench.store.records import Outcome
 from regbench.store.writer import RunWriter
 
@@ -147,19 +148,25 @@ class Scheduler:
         try:
             self._give_out(batch)
         except EnvironmentFault as fault:  # what runs is asked to save itself first
-            self._waiting.extend(batch)
+            self._waiting.extend(placed for placed in batch if placed.cell.id not in self._outcomes)
             self._broken = fault
 
     def _give_out(self, batch: Sequence[Placed]) -> None:
-        jobs = []
+        jobs, given = [], []
         for placed in batch:
             placed.writer.claim.take()
+            if (late := placed.found_done()) is not None:
+                self._finished(placed, late)
+                continue
             if placed.cell.forced and not placed.earlier:
                 # Once, and here: an attempt that is placed again goes on from what it has saved.
                 CheckpointShelf(placed.writer.directory, {}).clear()
             jobs.append(Submission(self._job(placed).to_json(), placed.title, self.needs))
+            given.append(placed)
+        if not jobs:
+            return
         with self._engines_own():
-            handles = list(zip(batch, self.engine.submit(jobs), strict=True))
+            handles = list(zip(given, self.engine.submit(jobs), strict=True))
         for placed, handle in handles:
             placed.handle = handle
             self._running[handle] = placed
@@ -264,7 +271,7 @@ class Scheduler:
         if answer is not None and answer.verdict == "ended" and outcome is None and time.monotonic() < until:
             self._unseen.append(_Unseen(placed, happening, until))
         elif placed.overdue and (outcome is None or stopped):
-            self._overdue(placed, "")
+            self._overdue(placed, self._hang(placed))
         elif outcome is not None and stopped and not self._stopping:
             self._place_lost(placed, "its worker was told to stop")  # a queue needed the place
         elif outcome is not None and outcome.status == "oom" and not placed.alone and not self._stopping:
@@ -295,10 +302,7 @@ class Scheduler:
 
     def _lost(self, placed: Placed, lost: Lost) -> None:
         """The job's process or machine is gone, and nothing in the store says how it ended."""
-        hang = hang_file(Path(self.site.run), placed.token)
-        stuck = hang.read_text(encoding="utf-8", errors="replace") if hang.is_file() else ""
-        hang.unlink(missing_ok=True)
-        if stuck:
+        if stuck := self._hang(placed):
             self._overdue(placed, stuck)
         elif not lost.cells_own or self._stopping:
             self._place_lost(placed, lost.reason)
@@ -309,6 +313,14 @@ class Scheduler:
             )
         else:
             self._again(placed, lost.reason, alone=True)
+
+    def _hang(self, placed: Placed) -> str:
+        """The tracebacks that the worker has left, if it did not end when its time was over; they are taken away."""
+        file = hang_file(Path(self.site.run), placed.token)
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        with storage_errors(file):
+            file.unlink(missing_ok=True)
+        return text
 
     def _overdue(self, placed: Placed, traceback: str) -> None:
         limit = f"it did not end after {self.site.limit:g} s, its time limit, and its process was ended"

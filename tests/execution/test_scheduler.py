@@ -219,6 +219,16 @@ def test_a_result_that_was_committed_in_the_last_moment_counts(
     assert race.run(cells[:1])[cells[0].id] == Outcome("done", "", {"mse": 0.5})
 
 
+def test_a_result_that_came_after_the_plan_is_not_made_again(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    """A queue's job outlives the run that submitted it, and ends while the next one begins."""
+    Trial(tmp_path, done).run(cells[:1])
+    trial = Trial(tmp_path, done)
+    assert {outcome.status for outcome in trial.run(cells[:2]).values()} == {"done"}
+    assert [played.job.slug for played in trial.engine.given] == [cells[1].slug]
+
+
 def test_a_resumed_attempt_tells_its_earlier_epochs_once(
     tmp_path: Path, cells: tuple[PlannedCell, ...]
 ) -> None:
@@ -285,28 +295,6 @@ def test_an_engine_may_begin_a_job_again_by_itself(tmp_path: Path, cells: tuple[
         *["EpochFinished"] * EPOCHS,
         "CellFinished",
     ]
-
-
-def test_an_end_that_is_seen_late_is_waited_for(tmp_path: Path, cells: tuple[PlannedCell, ...]) -> None:
-    """A network file system shows another machine's files after a while."""
-    late: list[Played] = []
-
-    def hides(played: Played) -> Steps:
-        if played.job.slug == cells[0].slug:
-            late.append(played)
-            yield played.answers()
-        yield None
-        yield None
-        late[0].begin()
-        late[0].commit()
-        yield from done(played)
-
-    trial = Trial(tmp_path, hides)
-    trial.scheduler.late_seconds = 60.0
-    assert {outcome.status for outcome in trial.run(cells[:2]).values()} == {"done"}
-    never = Trial(tmp_path / "never", lambda played: iter([played.answers()]))
-    outcome = never.run(cells[:1])[cells[0].id]
-    assert (outcome.status, outcome.reason) == ("failed", "its worker left no outcome")
 
 
 # What a job may do, and what an engine may say of it, in any order.

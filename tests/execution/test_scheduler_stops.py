@@ -14,6 +14,7 @@ from regbench.execution import scheduler as module
 from regbench.execution.events import CellFinished, CellStarted
 from regbench.execution.interrupt import Stop
 from regbench.execution.planning import PlannedCell
+from regbench.execution.worker import hang_file
 from tests.execution.simulated import Play, Played, Steps, Trial, done, first_then
 
 
@@ -32,6 +33,24 @@ def test_a_frozen_job_is_ended_after_its_limit_whatever_it_has_begun(
     assert {outcome.status for outcome in outcomes.values()} == {"timeout"}
     assert trial.statuses(cells[0]) == trial.statuses(cells[1]) == ["timeout"]
     assert [played.cancelled for played in trial.engine.given] == [0.0, 0.0]
+
+
+def test_a_job_that_is_ended_from_outside_leaves_its_traceback_too(
+    tmp_path: Path, cells: tuple[PlannedCell, ...]
+) -> None:
+    def frozen(played: Played) -> Steps:
+        played.begin()
+        file = hang_file(tmp_path, played.job.token)
+        file.parent.mkdir()
+        file.write_text("it hung there")
+        while True:
+            yield None
+
+    trial = Trial(tmp_path, frozen, limit=0.05, grace=0.0)
+    assert trial.run(cells[:1])[cells[0].id].status == "timeout"
+    (log,) = (tmp_path / "cells" / cells[0].slug).glob("attempts/*/log.txt")
+    assert "it hung there" in log.read_text()
+    assert list((tmp_path / "workers").iterdir()) == []
 
 
 def test_the_limit_of_a_second_attempt_counts_from_its_own_begin(
@@ -287,3 +306,25 @@ def test_an_engine_that_raises_is_named(tmp_path: Path, cells: tuple[PlannedCell
     trial.engine.poll = broken  # type: ignore[method-assign]
     with pytest.raises(PluginError, match="the engine 'simulated' failed: ZeroDivisionError: oh"):
         trial.run(cells)
+
+
+def test_an_end_that_is_seen_late_is_waited_for(tmp_path: Path, cells: tuple[PlannedCell, ...]) -> None:
+    """A network file system shows another machine's files after a while."""
+    late: list[Played] = []
+
+    def hides(played: Played) -> Steps:
+        if played.job.slug == cells[0].slug:
+            late.append(played)
+            yield played.answers()
+        yield None
+        yield None
+        late[0].begin()
+        late[0].commit()
+        yield from done(played)
+
+    trial = Trial(tmp_path, hides)
+    trial.scheduler.late_seconds = 60.0
+    assert {outcome.status for outcome in trial.run(cells[:2]).values()} == {"done"}
+    never = Trial(tmp_path / "never", lambda played: iter([played.answers()]))
+    outcome = never.run(cells[:1])[cells[0].id]
+    assert (outcome.status, outcome.reason) == ("failed", "its worker left no outcome")
