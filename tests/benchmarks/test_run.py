@@ -53,7 +53,6 @@ def test_the_benchmark_of_engines_in_small(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "engines-cpu.md").read_text()
     assert "| local, --jobs 2 | " in page
-    assert "| slurm, --jobs 2 | " in page, "skipped with its reason, where it is"
 
 
 def test_the_bundles_name_benchmarks_that_exist() -> None:
