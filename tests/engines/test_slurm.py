@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -145,8 +146,13 @@ def test_jobs_do_not_inherit_the_job_that_submits_them(monkeypatch: pytest.Monke
     assert os.environ["SLURM_JOB_ID"] == "3"
 
 
-def test_ctrl_c_does_not_reach_sbatch() -> None:
-    heard = []
+@pytest.mark.parametrize("threads", [0, 1], ids=["alone", "beside another thread"])
+def test_ctrl_c_does_not_reach_sbatch(threads: int) -> None:
+    heard: list[int] = []
+    done = threading.Event()
+    others = [threading.Thread(target=done.wait, args=(30,)) for _ in range(threads)]
+    for other in others:
+        other.start()
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
         with commands.uninterrupted():
@@ -155,6 +161,7 @@ def test_ctrl_c_does_not_reach_sbatch() -> None:
             assert not heard
     finally:
         signal.signal(signal.SIGINT, before)
+        done.set()
     assert told.stdout == "alive\n"
     assert heard == [signal.SIGINT]
 
