@@ -114,6 +114,9 @@ def opened(
         )
     jobs = _jobs(placement, cls, options, device)
     environment = {VISIBLE: visible_gpus()[device.index]} if _certain(device) else {}
+    if not os.environ.get("OMP_NUM_THREADS") and not cls.elsewhere(options):
+        # Torch is told by the job; NumPy's libraries ask only when they are loaded, and would each take all cores.
+        environment["OMP_NUM_THREADS"] = str(placement.cpus or threads_each(jobs))
     with cls(options, Setting(run.resolve(), jobs, device.type, environment)) as engine:
         yield engine
 

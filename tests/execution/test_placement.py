@@ -210,3 +210,16 @@ def test_a_trial_without_memory_counts_as_failed_in_the_next_run_too(
     ready = tuned.plan(tmp_path)
     assert [study.pending for study in ready.studies] == [0]
     assert [cell.state for cell in ready.cells] == ["finished"]
+
+
+def test_workers_share_the_cores_in_every_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    for placement, threads in ((Placement(jobs=4), "2"), (Placement(jobs=4, cpus=3), "3")):
+        with opened(placement, FOUND, tmp_path, CPU) as found:
+            assert found is not None
+            assert found.setting.environment["OMP_NUM_THREADS"] == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's own word, which workers inherit
+    with opened(Placement(jobs=4), FOUND, tmp_path, CPU) as found:
+        assert found is not None
+        assert "OMP_NUM_THREADS" not in found.setting.environment
