@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import regbench
 from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import Listener, ignore
-from regbench.execution.interrupt import StopSignal
+from regbench.execution.interrupt import Stop, StopSignal
 from regbench.execution.planning import PlannedCell
 from regbench.execution.runner import CellRunner, How, Task
 from regbench.store.claims import StopLevel
@@ -161,3 +162,12 @@ def _hash(value: Any) -> str:
 def collector() -> tuple[list[Any], Callable[[Any], None]]:
     events: list[Any] = []
     return events, events.append
+
+
+Numbers = dict[str, str]
+"""What a cell arrives at, by the part of its result."""
+
+
+def stop(place: Place, method: str, looks: int, level: Any = "batch") -> None:
+    with pytest.raises(Stop):
+        place.run(method, After(looks, level))
