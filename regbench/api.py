@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -121,8 +122,14 @@ class Regularizer(nn.Module, ABC):
     """How suites name the method: lower case, digits and hyphens."""
     paper: ClassVar[str] = ""
     """Where the method comes from, e.g. ``arXiv:1312.6114``."""
+    regularizes: ClassVar[str] = ""
+    """What the regularization acts on, in a few words, for tables that set methods side by side."""
     prior: ClassVar[str] = ""
-    """What :meth:`sample` draws from, in words; empty where the method has no prior of its own."""
+    """The distribution that the training draws codes to and :meth:`sample` draws from, in words; empty where there is
+    none, or where it has parts that are only fitted afterwards: see ``ex_post``."""
+    ex_post: ClassVar[str] = ""
+    """What :meth:`sample` draws from where that is no prior but fitted to the trained codes, in words. How near codes
+    are to something fitted to them says nothing of their regularity, so no distance to it is reported."""
     compilable: ClassVar[bool] = True
     """Whether the shared net and :mod:`regbench.ops` may be compiled for this method; false where it takes
     gradients of gradients, which compiled code does not have."""
@@ -130,6 +137,7 @@ class Regularizer(nn.Module, ABC):
     """Which options a suite's ``[tuning]`` searches, and where: as a rule how hard the method regularizes."""
     Options: ClassVar[type[Options]] = Options
 
+    _place: Tensor
     options: Any
     """The instance of ``Options`` that the suite resolved to."""
     dims: Dims
@@ -144,6 +152,8 @@ class Regularizer(nn.Module, ABC):
         self.options = options
         self.dims = dims
         self.sampling = True
+        # Holds no state, but moves with the module.
+        self.register_buffer("_place", torch.empty(0), persistent=False)
         self.build(dims)
 
     @classmethod
@@ -157,6 +167,15 @@ class Regularizer(nn.Module, ABC):
 
     def build(self, dims: Dims) -> None:
         """Create the method's own layers, parameters and buffers. Random numbers here are the method's own."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's tensors are, also where it has none of its own."""
+        return self._place.device
+
+    def standard_normal(self, n: int) -> Tensor:
+        """``n`` draws z_ND of N(0, I), on the method's device: what :meth:`sample` returns for that prior."""
+        return torch.randn(n, self.dims.latent, device=self.device)
 
     @property
     def stochastic(self) -> bool:
@@ -228,7 +247,10 @@ class Regularizer(nn.Module, ABC):
         """
 
     def sample(self, n: int) -> Tensor | None:
-        """Draw ``n`` codes z_ND from the method's prior on its own device; ``None``: it has no prior."""
+        """Draw ``n`` codes z_ND from the method's prior, or from what ``ex_post`` names, on its own device.
+
+        ``None``: it has neither.
+        """
         return None
 
     def sample_cluster(self, k_N: Tensor, scale: float = 1.0) -> Tensor | None:

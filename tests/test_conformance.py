@@ -164,6 +164,18 @@ class NoSamples(L2):
     prior = "N(0, I)"
 
 
+class NoFittedSamples(L2):
+    ex_post = "Gaussian fitted to the codes"
+
+
+class TwoSources(L2):
+    prior = "N(0, I)"
+    ex_post = "Gaussian fitted to the codes"
+
+    def sample(self, n: int) -> Tensor:
+        return self.standard_normal(n)
+
+
 class WrongSamples(L2):
     prior = "N(0, I)"
 
@@ -208,8 +220,10 @@ class NotInBfloat16(L2):
         (Branches, "a step never makes the host wait", "boolean indexing"),
         (Lists, "a step never makes the host wait", ".tolist()"),
         (CountsInPrivate, "losses and gradients", "changed the attribute _calls"),
-        (UnnamedPrior, "sample(n) gives", "`prior` does not say from what"),
-        (NoSamples, "sample(n) gives", "sample() gives nothing"),
+        (UnnamedPrior, "sample(n) gives", "neither `prior` nor `ex_post` says"),
+        (NoSamples, "sample(n) gives", "prior is 'N(0, I)', but sample() gives nothing"),
+        (NoFittedSamples, "sample(n) gives", "ex_post is 'Gaussian fitted to the codes', but"),
+        (TwoSources, "sample(n) gives", "sample() draws from one of them"),
         (WrongSamples, "sample(n) gives", "sample(5) has shape (5, 2)"),
         (FloatClusters, "prototypes() and assign()", "expected integers (B,)"),
         (NotInBfloat16, "trains in bf16", "Low precision"),

@@ -283,23 +283,31 @@ def training_end_repeats(bench: Bench) -> Fault | None:
 
 
 def sampling_from_the_prior(bench: Bench) -> Fault | None:
-    """sample(n) gives n finite codes, and `prior` names what they are drawn from"""
+    """sample(n) gives n finite codes, and `prior` or `ex_post` names what they are drawn from"""
     method = bench.trained().model.regularizer
+    named = method.prior or method.ex_post
+    if method.prior and method.ex_post:
+        return Fault(
+            f"prior is {method.prior!r} and ex_post is {method.ex_post!r}; sample() draws from one of them",
+            "keep `prior` if the training draws codes to it, `ex_post` if it is fitted to them afterwards",
+        )
     with torch.no_grad():
         z_ND = method.sample(5)
     if z_ND is None:
+        attribute = "prior" if method.prior else "ex_post"
         return (
-            Fault(f"prior is {method.prior!r}, but sample() gives nothing", "define sample()")
-            if method.prior
+            Fault(f"{attribute} is {named!r}, but sample() gives nothing", "define sample()")
+            if named
             else None
         )
     if tuple(z_ND.shape) != (5, SHAPE.latent) or not bool(z_ND.isfinite().all()):
         return Fault(
             f"sample(5) has shape {tuple(z_ND.shape)}; expected finite codes of shape (5, {SHAPE.latent})", ""
         )
-    if not method.prior:
+    if not named:
         return Fault(
-            "sample() draws codes, but `prior` does not say from what", "set `prior = 'N(0, I)'` or the like"
+            "sample() draws codes, but neither `prior` nor `ex_post` says from what",
+            "set `prior = 'N(0, I)'` or the like",
         )
     return None
 

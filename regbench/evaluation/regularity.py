@@ -173,10 +173,11 @@ def normal_distances(z_ND: Tensor, *, seed: int) -> dict[str, float | None]:
 def prior_distances(model: Model, z_ND: Tensor, *, seed: int) -> dict[str, float | None] | None:
     """``mmd``, ``sw2``, ``kl`` of codes to the method's own prior, and floors; ``None`` where it has none.
 
+    A density that was fitted to the codes after the training is none: anything is near to what was fitted to it.
     The prior's Gaussian is fitted to four draws per code, at most 20,000.
     """
     with evaluating(model, seed=seed, purpose=("prior",), sampling=True):
-        if model.regularizer.sample(2) is None:
+        if model.regularizer.ex_post or model.regularizer.sample(2) is None:
             return None
 
         def draw(n: int) -> Tensor:
@@ -191,7 +192,8 @@ def _fit_draws(codes: int) -> int:
 
 
 def cluster_distances(model: Model, z_ND: Tensor, *, seed: int) -> dict[str, Any] | None:
-    """Distances of each cluster's codes to that cluster's prior; ``None`` for methods without one.
+    """Distances of each cluster's codes to that cluster's prior; ``None`` for methods without one, or with one that is
+    only fitted to the codes afterwards.
 
     ``per_prototype`` has a list of K for ``mmd``, ``sw2`` (``None`` for clusters of fewer than two codes) and
     ``kl`` (``None`` for those of at most D codes). ``mmd`` and ``sw2`` are the means of the lists weighted by
@@ -201,7 +203,7 @@ def cluster_distances(model: Model, z_ND: Tensor, *, seed: int) -> dict[str, Any
     with evaluating(model, seed=seed, purpose=("cluster prior",), sampling=True):
         method = model.regularizer
         assigned_N = method.assign(z_ND)
-        if assigned_N is None or method.sample_cluster(assigned_N) is None:
+        if method.ex_post or assigned_N is None or method.sample_cluster(assigned_N) is None:
             return None
         prototypes = method.prototypes()
         count = int(assigned_N.max()) + 1 if prototypes is None else len(prototypes)

@@ -29,7 +29,7 @@ class Samples:
 
     images_NCHW: NDArray[np.uint8]
     source: str
-    """In words, for the method's row: the prior, or the Gaussian that stands in for it."""
+    """In words, for the method's row: the prior, or the density fitted to the codes that stands in for it."""
 
 
 def draw_samples(
@@ -37,14 +37,14 @@ def draw_samples(
 ) -> Samples:
     """Decode ``n`` codes from ``regularizer.sample``.
 
-    A method without a prior (``sample`` returns ``None``) gets a Gaussian with the mean and the full
+    A method that has nothing to sample from (``sample`` returns ``None``) gets a Gaussian with the mean and the full
     covariance of the mean codes of ``training_images``, and ``source`` says so.
     """
     with evaluating(model, seed=seed, purpose=("samples",), sampling=True):
         z_ND = model.regularizer.sample(n)
     if z_ND is not None:
         check_codes(model, z_ND, n)
-        source = model.regularizer.prior or "the method's own prior"
+        source = model.regularizer.prior or model.regularizer.ex_post or "the method's own prior"
         return Samples(decode_codes(model, z_ND, batch_size=batch_size), source)
     codes = encode_images(model, training_images, seed=seed, batch_size=batch_size)
     rng = np.random.default_rng(derive(seed, "evaluation", "fitted gaussian"))

@@ -18,6 +18,7 @@ class AE(Regularizer):
 
     name = "ae"
     paper = "doi:10.1126/science.1127647"
+    regularizes = "nothing"
 
     class Options(regbench.Options):
         """Options of ``ae``."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -20,10 +19,9 @@ class InfoVAEMMD(Regularizer):
 
     name = "infovae-mmd"
     paper = "arXiv:1706.02262"
+    regularizes = "the codes of a batch as a whole"
     prior = "N(0, I)"
     search: ClassVar = {"weight": Search(low=1.0, high=1e5)}
-
-    prior_mean_D: Tensor
 
     class Options(regbench.Options):
         """Options of ``infovae-mmd``."""
@@ -55,8 +53,6 @@ class InfoVAEMMD(Regularizer):
 
     def build(self, dims: Dims) -> None:
         self.kernel = ops.kernel(self.options.kernel, self.options.bandwidth)
-        # Holds no state, but moves with the module and so tells its device.
-        self.register_buffer("prior_mean_D", torch.zeros(dims.latent), persistent=False)
         if self.stochastic:
             self.logvar = nn.Linear(dims.features, dims.latent)
 
@@ -79,4 +75,4 @@ class InfoVAEMMD(Regularizer):
         return z_BD, {"mmd": self.weight * mmd}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=self.prior_mean_D.device)
+        return self.standard_normal(n)

@@ -29,6 +29,7 @@ class ProtoVAE(Regularizer):
 
     name = "proto-vae"
     paper = "Prototypical Variational Autoencoders (anonymous submission)"
+    regularizes = "the codes of a batch, cluster by cluster, and their assignment"
     prior = "N(v_k, I), k uniform"
     search: ClassVar = {"mmd_lr": Search(low=1e-5, high=1e-2)}
 

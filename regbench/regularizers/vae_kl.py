@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 import regbench
@@ -19,6 +18,7 @@ class VAEKL(Regularizer):
 
     name = "vae-kl"
     paper = "arXiv:1312.6114"
+    regularizes = "the posterior of each code"
     prior = "N(0, I)"
     search: ClassVar = {"weight": Search(low=1e-2, high=1e2)}
     stochastic = True
@@ -42,4 +42,4 @@ class VAEKL(Regularizer):
         return z_BD, {"kl": self.options.weight * ops.kl_to_standard_normal(code_BD, logvar_BD)}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=self.logvar.weight.device)
+        return self.standard_normal(n)

@@ -176,6 +176,20 @@ def test_distances_to_the_prior_are_to_what_the_method_samples() -> None:
     assert prior_distances(model, draws(1500, 6), seed=0) == at_origin
 
 
+def test_there_is_no_distance_to_what_was_fitted_to_the_codes() -> None:
+    class Fitted(Clustered):
+        ex_post = "Gaussian fitted to the codes"
+
+        def sample(self, n: int) -> Tensor | None:
+            return self.standard_normal(n)
+
+    model = small_model(Fitted)
+    assert model.regularizer.sample(3) is not None
+    assert prior_distances(model, draws(90, 6), seed=0) is None
+    assert cluster_distances(model, draws(90, 6), seed=0) is None
+    assert cluster_distances(small_model(Clustered), draws(90, 6), seed=0) is not None
+
+
 def test_a_regularizer_that_does_nothing_is_as_far_from_its_prior_as_the_autoencoder_from_n01() -> None:
     ae, infovae = small_model(AE), small_model(InfoVAEMMD)
     idle_ND = 0.1 * draws(800, 6)  # the codes of both, as no weight moves them

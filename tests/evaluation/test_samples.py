@@ -55,6 +55,15 @@ def test_a_method_without_one_gets_a_fitted_gaussian_and_the_row_says_so() -> No
     assert (draw_samples(model, images, n=8, seed=1).images_NCHW != samples.images_NCHW).any()
 
 
+def test_what_a_method_fitted_itself_is_named() -> None:
+    class Fitted(Noisy):
+        prior = ""
+        ex_post = "mixture fitted to the codes"
+
+    samples = draw_samples(small_model(Fitted), random_images(8), n=4, seed=0)
+    assert samples.source == "mixture fitted to the codes"
+
+
 def test_the_fitted_gaussian_has_the_codes_mean_and_full_covariance() -> None:
     rng = np.random.default_rng(0)
     z_ND = (rng.standard_normal((300, 3)) @ rng.standard_normal((3, 3)) + [5, -5, 0]).astype(np.float32)

@@ -5,7 +5,6 @@ Shape suffixes: B batch, D latent units, F encoder features, N samples.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 import regbench
@@ -19,6 +18,7 @@ class BetaVAE(regbench.Regularizer):
 
     name = "beta-vae"
     paper = "Higgins et al. 2017, openreview.net/forum?id=Sy2fzU9gl"
+    regularizes = "the posterior of each code"
     prior = "N(0, I)"
     stochastic = True
 
@@ -40,7 +40,7 @@ class BetaVAE(regbench.Regularizer):
         return z_BD, {"kl": self.weight * ops.kl_to_standard_normal(code_BD, logvar_BD)}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=self.logvar.weight.device)  # z_ND
+        return self.standard_normal(n)
 
 
 @regbench.hookimpl

@@ -17,7 +17,7 @@ from regbench import CodeMixture, Dims, Field, Model, ops
 class Clusters(regbench.Regularizer):
     """K clusters of codes, which ``assign`` tells; sampled from a Gaussian fitted to the codes of each."""
 
-    prior = "a Gaussian per cluster, fitted to its training codes"
+    ex_post = "a Gaussian per cluster, fitted to its training codes"
 
     class Options(regbench.Options):
         """What all methods of the package can be told."""

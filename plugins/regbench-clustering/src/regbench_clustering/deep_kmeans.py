@@ -37,6 +37,7 @@ class DeepKMeans(Centres):
 
     name = "deep-kmeans"
     paper = "arXiv:1806.10069"
+    regularizes = "distances of codes to learned centres"
     search: ClassVar = {"weight": Search(low=1e-3, high=1e2)}
 
     inverse_temperature_S: Tensor

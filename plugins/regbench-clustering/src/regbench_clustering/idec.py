@@ -27,6 +27,7 @@ class IDEC(Centres):
 
     name = "idec"
     paper = "doi:10.24963/ijcai.2017/243"
+    regularizes = "soft assignments of codes to learned centres"
     search: ClassVar = {"weight": Search(low=0.1, high=1e4)}
     STARTS = 20  # *
 

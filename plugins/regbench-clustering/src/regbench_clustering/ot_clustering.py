@@ -22,6 +22,7 @@ class OTClustering(Centres):
 
     name = "ot-clustering"
     paper = "arXiv:1910.09036"
+    regularizes = "distances of codes to learned centres, clusters of equal size"
     search: ClassVar = {"weight": Search(low=1e-3, high=1e2), "epsilon": Search(low=1e-2, high=1e2)}
 
     class Options(Clusters.Options):

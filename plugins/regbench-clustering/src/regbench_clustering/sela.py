@@ -47,6 +47,7 @@ class SeLa(Clusters):
 
     name = "sela"
     paper = "arXiv:1911.05371"
+    regularizes = "labels that a linear head reads off the codes"
     search: ClassVar = {"weight": Search(low=1e-1, high=1e3)}
 
     labels_N: Tensor

@@ -29,6 +29,7 @@ class SwAV(Clusters):
 
     name = "swav"
     paper = "arXiv:2006.09882"
+    regularizes = "assignments of two views of an image"
     search: ClassVar = {"weight": Search(low=1e-1, high=1e3)}
 
     queue_VQD: Tensor

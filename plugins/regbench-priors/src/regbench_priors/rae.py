@@ -24,7 +24,8 @@ class RAEL2(Regularizer):
 
     name = "rae-l2"
     paper = "arXiv:1903.12436"
-    prior = "Gaussian mixture fitted to the training codes"
+    regularizes = "the length of each code, and the decoder's weights"
+    ex_post = "Gaussian mixture fitted to the training codes"
     search: ClassVar = {"beta": Search(low=1e-5, high=1.0)}
 
     class Options(regbench.Options):

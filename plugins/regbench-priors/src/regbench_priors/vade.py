@@ -25,6 +25,7 @@ class VaDE(Regularizer):
 
     name = "vade"
     paper = "arXiv:1611.05148"
+    regularizes = "the posterior of each code"
     prior = "mixture of Gaussians, learned"
     stochastic = True
     search: ClassVar = {"weight": Search(low=1e-2, high=1e2)}

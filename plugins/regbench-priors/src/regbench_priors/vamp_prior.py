@@ -28,6 +28,7 @@ class VampPrior(Regularizer):
 
     name = "vamp-prior"
     paper = "arXiv:1705.07120"
+    regularizes = "the posterior of each code"
     prior = "q(z|u), u one of the pseudo-inputs"
     stochastic = True
     search: ClassVar = {"weight": Search(low=1e-2, high=1e2)}

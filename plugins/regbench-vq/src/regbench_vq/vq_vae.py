@@ -31,7 +31,8 @@ class VQVAE(Regularizer):
 
     name = "vq-vae"
     paper = "arXiv:1711.00937"
-    prior = "autoregressive net over the indices, trained after the autoencoder"
+    regularizes = "each code, to a row of entries of a learned codebook"
+    ex_post = "autoregressive net over the indices, trained after the autoencoder"
     search: ClassVar = {"commitment": Search(low=0.1, high=2.0)}
 
     codebook_KE: Tensor

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,10 +28,9 @@ class SWAE(regbench.Regularizer):
 
     name = "swae"
     paper = "arXiv:1804.01947"
+    regularizes = "the codes of a batch as a whole"
     prior = "N(0, I)"
     search: ClassVar = {"weight": Search(low=1.0, high=1e5)}
-
-    origin_D: Tensor
 
     class Options(regbench.Options):
         weight: float | None = Field(
@@ -42,10 +40,6 @@ class SWAE(regbench.Regularizer):
             '10 beside a pixel-mean cross-entropy (so with loss_scale = "mean" set 10)',
         )
         projections: int = Field(50, ge=1, description="random directions, drawn anew for each batch")
-
-    def build(self, dims: regbench.Dims) -> None:
-        # Tells its device; it has no other tensor.
-        self.register_buffer("origin_D", torch.zeros(dims.latent), persistent=False)
 
     @property
     def weight(self) -> float:
@@ -58,4 +52,4 @@ class SWAE(regbench.Regularizer):
         return code_BD, {"sliced_wasserstein": self.weight * distance}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=self.origin_D.device)  # z_ND
+        return self.standard_normal(n)

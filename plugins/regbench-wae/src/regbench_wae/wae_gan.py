@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ class WAEGAN(regbench.Regularizer):
 
     name = "wae-gan"
     paper = "arXiv:1711.01558"
+    regularizes = "the codes of a batch as a whole, by an adversary"
     prior = "N(0, I)"
     search: ClassVar = {"weight": Search(low=1e-2, high=1e3)}
 
@@ -81,4 +81,4 @@ class WAEGAN(regbench.Regularizer):
         return {"adversary": AdamOptions(lr=self.options.adversary_lr, betas=(0.5, 0.999))}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=next(self.adversary.parameters()).device)  # z_ND
+        return self.standard_normal(n)

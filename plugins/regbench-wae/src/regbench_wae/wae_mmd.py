@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 import regbench
@@ -21,10 +20,9 @@ class WAEMMD(regbench.Regularizer):
 
     name = "wae-mmd"
     paper = "arXiv:1711.01558"
+    regularizes = "the codes of a batch as a whole"
     prior = "N(0, I)"
     search: ClassVar = {"weight": Search(low=1.0, high=1e5)}
-
-    origin_D: Tensor
 
     class Options(regbench.Options):
         weight: float = Field(
@@ -37,11 +35,9 @@ class WAEMMD(regbench.Regularizer):
     def build(self, dims: regbench.Dims) -> None:
         # C = 2 D s for s in 0.1, 0.2, 0.5, 1, 2, 5, 10: wae.py, mmd_penalty, with a prior of variance 1.
         self.kernel = ops.InverseMultiquadraticKernel()
-        # Tells its device; it has no other tensor.
-        self.register_buffer("origin_D", torch.zeros(dims.latent), persistent=False)
 
     def forward(self, code_BD: Tensor, h_BF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return code_BD, {"mmd": self.options.weight * ops.mmd_to_standard_normal(code_BD, self.kernel)}
 
     def sample(self, n: int) -> Tensor:
-        return torch.randn(n, self.dims.latent, device=self.origin_D.device)  # z_ND
+        return self.standard_normal(n)
