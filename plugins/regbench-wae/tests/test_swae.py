@@ -1,7 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from regbench import Dims
 from regbench.testing import assert_conforms
@@ -41,6 +43,25 @@ def test_a_shift_costs_its_squared_projections_and_an_order_nothing() -> None:
     expected = (directions_LD @ shift_D).square().mean()
     torch.testing.assert_close(sliced_wasserstein(x_BD, moved_BD, directions_LD), expected)
     assert sliced_wasserstein(x_BD, x_BD.flip(0), directions_LD) < 1e-20
+
+
+def test_it_is_the_cheapest_matching_along_each_direction() -> None:
+    x_BD, y_BD = torch.randn(9, 3).double() ** 3, torch.rand(9, 3).double() - 2
+    directions_LD = torch.nn.functional.normalize(torch.randn(5, 3).double())
+    costs = []
+    for direction_D in directions_LD.numpy():
+        cost_BB = np.subtract.outer(x_BD.numpy() @ direction_D, y_BD.numpy() @ direction_D) ** 2
+        costs.append(cost_BB[linear_sum_assignment(cost_BB)].mean())
+    assert sliced_wasserstein(x_BD, y_BD, directions_LD).item() == pytest.approx(np.mean(costs))
+
+
+def test_gaussian_codes_cost_what_the_closed_form_says() -> None:
+    # N(m, s^2 I) against N(0, I): |m|^2 / D + (s - 1)^2, whatever the dimension.
+    method = SWAE(SWAE.Options(weight=1, projections=4000), Dims(latent=6, features=4, channels=1, side=8))
+    torch.manual_seed(0)
+    m_D = torch.tensor([2.0, -1.0, 0.0, 0.0, 1.0, 0.0])
+    _, terms = method(m_D + 1.5 * torch.randn(4000, 6), torch.zeros(4000, 4))
+    assert terms["sliced_wasserstein"].item() == pytest.approx(1 + 0.25, rel=0.06)
 
 
 def test_each_code_is_drawn_to_the_draw_of_its_rank() -> None:

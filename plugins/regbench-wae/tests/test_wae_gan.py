@@ -38,9 +38,29 @@ def test_conforms(options: dict[str, Any]) -> None:
     assert_conforms(WAEGAN, **options)
 
 
-def test_weight_zero_trains_the_plain_autoencoder() -> None:
-    bench = Bench(WAEGAN, {"weight": 0.0, **SMALL}, torch.device("cpu"))
+def test_weight_zero_at_the_suites_beta1_trains_the_plain_autoencoder() -> None:
+    bench = Bench(WAEGAN, {"weight": 0.0, "beta1": 0.9, **SMALL}, torch.device("cpu"))
     assert differing(bench.trained(), bench.trained(Plain)) == []
+
+
+def test_both_adams_have_the_authors_beta1_after_the_warmup() -> None:
+    trainer = Bench(WAEGAN, SMALL, torch.device("cpu")).trained()
+    adams = trainer.stepper.optimizers
+    settings = {
+        name: (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) for name, adam in adams.items()
+    }
+    assert settings == {"autoencoder": (1e-3, (0.5, 0.999)), "adversary": (5e-4, (0.5, 0.999))}
+
+
+def test_warns_where_the_adversary_has_won_at_the_end() -> None:
+    method = WAEGAN(WAEGAN.Options(**SMALL), Dims(latent=3, features=8, channels=1, side=8))
+    warmup, won, even = (
+        {"log": log} for log in ({}, {"adversary_accuracy": 0.993}, {"adversary_accuracy": 0.6})
+    )
+    (warning,) = method.warnings([warmup, even, won])
+    assert "99%" in warning
+    assert method.warnings([warmup, won, even]) == []
+    assert method.warnings([warmup]) == []
 
 
 def adversary(model: Model, z_BD: Tensor) -> np.ndarray:
@@ -140,7 +160,7 @@ def test_the_adversary_is_the_authors() -> None:
     assert [layer.out_features for layer in layers] == [512, 512, 512, 512, 1]
     assert all(layer.weight.std().item() == pytest.approx(0.01, rel=0.2) for layer in layers)
     assert all((layer.bias == 0).all() for layer in layers)
-    assert method.optimizers() == {"adversary": AdamOptions(lr=5e-4, betas=(0.5, 0.999))}
+    assert method.optimizers()["adversary"] == AdamOptions(lr=5e-4, betas=(0.5, 0.999))
 
 
 def test_logits_are_float32_under_autocast() -> None:
