@@ -39,11 +39,12 @@ def forked(device: torch.device, seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 (CUDA; cuDNN's default) and no bfloat16 (oneDNN) inside float32 products and convolutions."""
+    """No TF32 (CUDA; cuDNN's default) and no bfloat16 (oneDNN) inside float32 products, convolutions and RNNs."""
     backends: Any = torch.backends  # the types of some of these are missing
     places = (
         backends.cuda.matmul,
         backends.cudnn.conv,
+        backends.cudnn.rnn,
         backends.mkldnn.matmul,
         backends.mkldnn.conv,
     )

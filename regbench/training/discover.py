@@ -7,7 +7,6 @@ state that changes from batch to batch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,8 +182,29 @@ def _examine(model: Model, update: Update, earlier: Sequence[PlannedUpdate]) -> 
 def _plain_state(method: nn.Module) -> dict[str, Any]:
     """Python values among the attributes of a method and its submodules."""
     return {
-        f"{prefix}.{key}".lstrip("."): copy.deepcopy(value)
+        f"{prefix}.{key}".lstrip("."): _frozen(value)
         for prefix, module in method.named_modules()
         for key, value in vars(module).items()
         if key not in _OWN and isinstance(value, _PLAIN)
     }
+
+
+def _frozen(value: Any) -> Any:
+    """A copy that is equal as long as nothing has changed; containers may hold tensors, as those of ``nn.GRU`` do."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_frozen(item) for item in value]
+    if isinstance(value, set):
+        return set(value)
+    return value if isinstance(value, _PLAIN) else _Itself(value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Itself:
+    """Equal to nothing but the same object: tensors are not compared by value."""
+
+    thing: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.thing is other.thing

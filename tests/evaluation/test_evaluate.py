@@ -118,6 +118,7 @@ def test_full_float32_is_asked_for_inside_and_put_back_after() -> None:
         with evaluating(model, seed=0, purpose=("test",), sampling=False):
             assert matmul.fp32_precision == "ieee"
             assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.backends.cudnn.rnn.fp32_precision == "ieee"
         assert matmul.fp32_precision == "tf32"
     finally:
         matmul.fp32_precision = before

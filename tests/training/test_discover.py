@@ -101,6 +101,24 @@ class Unused(Good):
         yield Update("loss", model.encode(x_BCHW).mean(), [*model.encoding, model.decoder])
 
 
+class Remembering(Good):
+    def build(self, dims: Any) -> None:
+        super().build(dims)
+        self.last = [torch.zeros(6, 4)]
+
+    def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
+        self.last[0] = model.encode(x_BCHW).detach()
+        yield from super().steps(model, x_BCHW)
+
+
+class Recurrent(Good):
+    """A layer that keeps its weights in a list, too."""
+
+    def build(self, dims: Any) -> None:
+        super().build(dims)
+        self.recurrent = nn.GRU(2, 3)
+
+
 class Twice(Good):
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
         yield Update("loss", model.encode(x_BCHW).mean(), model.encoding)
@@ -144,6 +162,7 @@ class WrongType(Good):
         (LeakyGradMode, "grad mode or autocast was changed"),
         (LeakyAutocast, "grad mode or autocast was changed"),
         (Counting, "changed the attribute calls"),
+        (Remembering, "changed the attribute last"),
         (Unused, "which its loss does not depend on"),
         (Twice, "update 'loss' appears twice"),
         (NotScalar, r"loss of shape \(4,\)"),
@@ -159,3 +178,7 @@ def test_traps_are_named(method: type[Regularizer], message: str) -> None:
         discover(model_of(method), images())
     assert torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_tensors_in_containers_are_no_trap_while_they_are_the_same() -> None:
+    assert len(discover(model_of(Recurrent), images())) == 2

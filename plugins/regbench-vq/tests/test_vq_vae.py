@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 import regbench
-from regbench import Dims
+from regbench import Dims, Model
+from regbench.model import build_model
+from regbench.nets import NetShape
 from regbench.testing import assert_conforms
 from regbench_vq import VQVAE
 from regbench_vq.vq_vae import IndexPrior, perplexity
@@ -20,6 +23,18 @@ def quantizer(dims: Dims = DIMS, **options: Any) -> VQVAE:
     method = VQVAE(VQVAE.Options(**{"codes": 5, "token_units": 2, "prior_units": 8, **options}), dims)
     method.seeded.fill_(True)
     return method
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small() -> Callable[..., Model]:
+    """A model with 4 latent units for 8 x 8 images."""
+    shape = NetShape(channels=1, side=8, latent=4, features=6, widths=(4,))
+    return lambda method, **options: build_model(shape, method, options, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +122,69 @@ def test_dead_entries_start_again_at_tokens_of_the_batch() -> None:
     assert (after(1.0) < 10).all()
 
 
+def test_a_step_charges_the_old_codebook_and_then_moves_it_by_the_tokens_from_before_the_step(
+    small: Callable[..., Model],
+) -> None:
+    """Sonnet's order: quantize, loss, moving averages; the tokens are those that the loss was computed from."""
+    model = small(VQVAE, codes=5, token_units=2, commitment=0.3)
+    method, x_BCHW = model.regularizer, torch.rand(6, 1, 8, 8)
+    method.seeded.fill_(True)
+    code_BD = model.features(x_BCHW)[0].detach()
+    entries_KE = method.codebook_KE.clone()
+    distances_BTK = (code_BD.view(6, 2, 1, 2).double() - entries_KE).square().sum(dim=3)
+    k_BT = distances_BTK.argmin(dim=2)
+    z_BD = entries_KE[k_BT].flatten(1)
+
+    generator = method.steps(model, x_BCHW)
+    update = next(generator)
+    bce = (
+        torch.nn.functional.binary_cross_entropy_with_logits(model.decode(z_BD), x_BCHW, reduction="sum") / 6
+    )
+    commitment = 0.3 * (code_BD - z_BD).square().sum().item() / 6
+    assert update.loss.item() == pytest.approx(bce.item() + commitment, rel=1e-5)
+    assert update.log["commitment"].item() == pytest.approx(commitment, rel=1e-5)
+    used = [(k_BT == k).sum().item() / 12 for k in range(5)]
+    assert update.log["perplexity"].item() == pytest.approx(math.prod(s**-s for s in used if s), rel=1e-5)
+
+    with torch.no_grad():
+        for parameter in model.net.parameters():
+            parameter.mul_(3)  # the optimizer's step
+    assert next(generator, None) is None
+    expected = quantizer(Dims(latent=4, features=4, channels=1, side=8))
+    expected.codebook_KE.copy_(entries_KE)
+    expected.sums_KE.copy_(entries_KE)
+    expected.move_codebook(code_BD.view(12, 2), torch.nn.functional.one_hot(k_BT.flatten(), 5).float())
+    torch.testing.assert_close(method.codebook_KE, expected.codebook_KE)
+    assert not torch.equal(method.codebook_KE, entries_KE)
+
+
+def test_an_entry_that_is_not_chosen_keeps_its_place_until_its_count_is_as_small_as_epsilon() -> None:
+    method = quantizer(decay=0.9)
+    method.codebook_KE[4] = method.sums_KE[4] = 1e4
+    token_JE = torch.zeros(1, 2)
+    for batches, share in ((50, 0.9**50 / (0.9**50 + 1e-5)), (100, 0.9**150 / (0.9**150 + 1e-5))):
+        for _ in range(batches):
+            method.move_codebook(token_JE, torch.eye(5)[[0]])
+        assert method.codebook_KE[4, 0].item() == pytest.approx(1e4 * share, rel=1e-3)
+
+
+def test_the_codebook_starts_at_tokens_of_training_images_each_counted_once(
+    small: Callable[..., Model],
+) -> None:
+    model = small(VQVAE, codes=40, token_units=2)
+    method, x_BCHW = model.regularizer, torch.rand(10, 1, 8, 8)
+    with torch.no_grad():
+        method.on_regularization_start(model, iter(x_BCHW.split(4)))
+        token_JE = model.features(x_BCHW)[0].view(-1, 2)
+    gaps_KJ = (method.codebook_KE[:, None] - token_JE).norm(dim=2)
+    assert gaps_KJ.amin(dim=1).max() < 0.01 * token_JE.std()
+    assert len(set(gaps_KJ.argmin(dim=1).tolist())) > 5  # not one token for all of them
+    assert len(method.codebook_KE.unique(dim=0)) == 40  # 40 of 20 tokens: none is the same entry twice
+    assert torch.equal(method.counts_K, torch.ones(40))
+    assert torch.equal(method.sums_KE, method.codebook_KE)
+    assert method.seeded
+
+
 def test_perplexity_counts_the_entries_in_use() -> None:
     one, all_four = torch.eye(4)[[2, 2, 2, 2]], torch.eye(4)[[0, 1, 2, 3]]
     assert perplexity(one).item() == pytest.approx(1)
@@ -153,14 +231,23 @@ def test_the_prior_samples_each_row_as_often_as_its_probability_says() -> None:
     torch.testing.assert_close(found_R, shares_R, atol=0.006, rtol=0)
 
 
-def test_samples_are_rows_of_codebook_entries_before_and_after_the_prior_is_trained() -> None:
+def test_the_prior_s_probabilities_are_those_of_its_recurrence_index_by_index() -> None:
+    prior = IndexPrior(3, 8)
+    with torch.no_grad():
+        state, nats = None, 0.0
+        for before, k in ((3, 2), (2, 0), (0, 1)):  # 3 stands before the first
+            logits_11K, state = prior.logits(torch.tensor([[before]]), state)
+            nats -= logits_11K[0, 0].log_softmax(dim=0)[k].item()
+        assert prior.nats(torch.tensor([[2, 0, 1]])).item() == pytest.approx(nats / 3, rel=1e-5)
+
+
+def test_samples_are_the_codebook_entries_of_rows_drawn_from_the_prior() -> None:
     method = quantizer()
-    for _ in range(2):
-        token_JE = method.sample(50).reshape(-1, 2)
-        near = (token_JE[:, None] - method.codebook_KE).abs().amax(dim=2)
-        assert (near.amin(dim=1) == 0).all()
-        method.indices_prior.fit(torch.zeros(100, 3, dtype=torch.int64), epochs=60, batch=50, lr=1e-2)
-    assert torch.equal(token_JE, method.codebook_KE[:1].expand_as(token_JE))
+    token_JE = method.sample(50).reshape(-1, 2)
+    same_JK = (token_JE[:, None] == method.codebook_KE).all(dim=2)
+    assert same_JK.any(dim=1).all()  # before it is trained, too
+    method.indices_prior.fit(torch.tensor([[3, 0, 4]]).repeat(100, 1), epochs=60, batch=50, lr=1e-2)
+    assert torch.equal(method.sample(20), method.codebook_KE[[3, 0, 4]].flatten().repeat(20, 1))
 
 
 def test_on_digits_most_of_the_codebook_is_in_use(train: Any) -> None:

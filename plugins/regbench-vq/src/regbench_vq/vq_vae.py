@@ -3,8 +3,8 @@
 The paper quantizes a map of codes; here the D units of one code are T tokens of E units each. Its PixelCNN over
 the map is here a recurrent net over the row.
 
-Shape suffixes: B batch, C channels, H height, W width, D latent units, F features, T tokens, E units of a token,
-J = B x T tokens of a batch, K codebook entries, N images or samples.
+Shape suffixes: B batch, C channels, H height, W width, D latent units, F features, T tokens of a code, E units of a
+token, J tokens of many codes, K codebook entries, N images or samples, U units of the prior.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class VQVAE(Regularizer):
     name = "vq-vae"
     paper = "arXiv:1711.00937"
     regularizes = "each code, to a row of entries of a learned codebook"
-    ex_post = "autoregressive net over the indices, trained after the autoencoder"
-    search: ClassVar = {"commitment": Search(low=0.1, high=2.0)}
+    ex_post = "autoregressive net over the indices"
+    search: ClassVar = {"commitment": Search(low=0.01, high=2.0)}
 
     codebook_KE: Tensor
     counts_K: Tensor
@@ -47,7 +47,7 @@ class VQVAE(Regularizer):
             0.25,
             ge=0,
             description="factor of the squared distance of code and codebook entries, summed over the latent units; "
-            "0.25 in the paper, which found 0.1 to 2 alike",
+            "0.25 in the paper and in sonnet, beside losses of another scale: see the README",
         )
         codes: int = Field(512, ge=2, description="codebook entries K; 512 in the paper and in sonnet")
         token_units: int | None = Field(
@@ -65,14 +65,12 @@ class VQVAE(Regularizer):
             description="an entry that is used less often than this per batch, as a moving average, starts again at a "
             "token of the batch; 0: never, as in sonnet; 1 in Jukebox (arXiv:2005.00341)",
         )
-        prior_units: int = Field(
-            128, ge=1, description="state size of the recurrent net that learns the indices"
-        )
+        prior_units: int = Field(64, ge=1, description="state size of the net that learns the indices")
         prior_epochs: int = Field(
-            20, ge=0, description="passes over the training images' indices it learns from"
+            6, ge=0, description="passes over the training images' indices it learns from"
         )
-        prior_batch: int = Field(256, ge=1, description="images per step of its training")
-        prior_lr: float = Field(1e-3, gt=0, description="learning rate of its Adam")
+        prior_batch: int = Field(64, ge=1, description="images per step of its training")
+        prior_lr: float = Field(5e-3, gt=0, description="learning rate of its Adam")
 
     @classmethod
     def misfits(cls, options: Options, dims: Dims) -> Mapping[str, str]:
@@ -96,20 +94,20 @@ class VQVAE(Regularizer):
         return float(self.options.commitment)
 
     def split(self, code_BD: Tensor) -> Tensor:
-        """The tokens of all codes, one after the other: token_JE in float32."""
-        return code_BD.float().reshape(-1, self.units)
+        """The tokens of all codes, one code after the other: token_JE in float32, without gradient."""
+        return code_BD.detach().float().reshape(-1, self.units)
 
     def nearest(self, token_JE: Tensor) -> Tensor:
         """Index of each token's nearest codebook entry, k_J."""
-        return ops.squared_distances(token_JE.detach(), self.codebook_KE).argmin(dim=1)
+        return ops.squared_distances(token_JE, self.codebook_KE).argmin(dim=1)
 
     def quantize(self, code_BD: Tensor, k_J: Tensor) -> tuple[Tensor, Tensor]:
-        """The quantized codes z_BD, whose gradient is passed to the code, and the weighted commitment loss (0-d)."""
+        """The entries as codes z_BD, whose gradient goes straight to the code; the weighted commitment loss (0-d)."""
         code_BD = code_BD.float()
-        entries_BD = self.codebook_KE[k_J].reshape(code_BD.shape)
-        commitment = self.options.commitment * (code_BD - entries_BD).square().sum(dim=1).mean()
-        straight_BD = entries_BD + (code_BD - code_BD.detach())
-        return torch.where(self.seeded, straight_BD, code_BD), commitment  # unquantized during the warm-up
+        entries_BD = self.codebook_KE[k_J].view_as(code_BD)
+        z_BD = torch.where(self.seeded, entries_BD, code_BD.detach())  # not quantized during the warm-up
+        commitment = self.options.commitment * (code_BD - z_BD).square().sum(dim=1).mean()
+        return z_BD + (code_BD - code_BD.detach()), commitment
 
     def forward(self, code_BD: Tensor, h_BF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         z_BD, commitment = self.quantize(code_BD, self.nearest(self.split(code_BD)))
@@ -117,7 +115,7 @@ class VQVAE(Regularizer):
 
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
         code_BD, _ = model.features(x_BCHW)
-        token_JE = self.split(code_BD.detach())
+        token_JE = self.split(code_BD)
         k_J = self.nearest(token_JE)
         # A comparison, not F.one_hot: that looks at the indices, which would wait for the device.
         chosen_JK = (k_J[:, None] == torch.arange(self.options.codes, device=k_J.device)).float()
@@ -149,11 +147,10 @@ class VQVAE(Regularizer):
     def on_regularization_start(self, model: Model, batches: Iterable[Tensor]) -> None:
         """The codebook starts at tokens of the training images, drawn at random."""
         token_JE = torch.cat([self.split(model.features(x_BCHW)[0]) for x_BCHW in batches])
-        spread = token_JE.std()
-        chosen_K = torch.randint(len(token_JE), (self.options.codes,), device=token_JE.device)
-        self.codebook_KE.copy_(token_JE[chosen_K])
+        chosen_KE = token_JE[torch.randint(len(token_JE), (self.options.codes,), device=token_JE.device)]
         # The same token drawn twice must not be the same entry twice.
-        self.codebook_KE.add_(1e-3 * spread * torch.randn_like(self.codebook_KE))
+        noise_KE = 1e-3 * token_JE.std(correction=0) * torch.randn_like(chosen_KE)
+        self.codebook_KE.copy_(chosen_KE + noise_KE)
         self.counts_K.fill_(1.0)
         self.sums_KE.copy_(self.codebook_KE)
         self.seeded.fill_(True)
@@ -181,44 +178,41 @@ class IndexPrior(nn.Module):
 
     def __init__(self, codes: int, units: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codes + 1, units)  # the last one stands before the first index
-        self.cell = nn.GRUCell(units, units)
+        self.start = codes  # stands before the first index
+        self.embedding = nn.Embedding(codes + 1, units)
+        self.recurrent = nn.GRU(units, units, batch_first=True)
         self.head = nn.Linear(units, codes)
 
-    def logits(self, k_B: Tensor, state_BU: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits_BK of the next index after ``k_B``, and the state that remembers all before."""
-        state_BU = self.cell(self.embedding(k_B), state_BU)
-        return self.head(state_BU), state_BU
+    def logits(self, before_BT: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits_BTK of what follows each of the indices, and the state that remembers them all."""
+        output_BTU, state = self.recurrent(self.embedding(before_BT), state)
+        return self.head(output_BTU), state
 
     def nats(self, k_BT: Tensor) -> Tensor:
         """-log p of rows of indices, mean over all indices (0-d)."""
-        before_BT = F.pad(k_BT, (1, 0), value=self.head.out_features)[:, :-1]
-        losses, state_BU = [], None
-        for k_B, before_B in zip(k_BT.unbind(1), before_BT.unbind(1), strict=True):
-            logits_BK, state_BU = self.logits(before_B, state_BU)
-            losses.append(F.cross_entropy(logits_BK, k_B))
-        return torch.stack(losses).mean()
+        logits_BTK, _ = self.logits(F.pad(k_BT[:, :-1], (1, 0), value=self.start))
+        return F.cross_entropy(logits_BTK.flatten(0, 1), k_BT.flatten())
 
     @torch.enable_grad()
     def fit(self, k_NT: Tensor, epochs: int, batch: int, lr: float) -> None:
         """Learn from the rows of all training images, from weights drawn anew."""
-        for part in (self.embedding, self.cell, self.head):
+        self.train()  # in evaluation mode cuDNN's recurrent nets have no gradients
+        for part in (self.embedding, self.recurrent, self.head):
             part.reset_parameters()
         adam = torch.optim.Adam(self.parameters(), lr=lr)
         for _ in range(epochs):
-            order_N = torch.randperm(len(k_NT)).to(k_NT.device)
-            for first in range(0, len(order_N), batch):
-                torch.autograd.backward(self.nats(k_NT[order_N[first : first + batch]]))
+            for rows_B in torch.split(torch.randperm(len(k_NT)).to(k_NT.device), batch):
+                torch.autograd.backward(self.nats(k_NT[rows_B]))
                 adam.step()
                 adam.zero_grad()
 
     @torch.no_grad()
     def sample(self, n: int, tokens: int) -> Tensor:
         """Draw rows of indices k_NT, one index after the other."""
-        k_N = torch.full((n,), self.head.out_features, device=self.head.weight.device)
-        rows, state_NU = [], None
+        k_N1 = torch.full((n, 1), self.start, device=self.head.weight.device)
+        columns, state = [], None
         for _ in range(tokens):
-            logits_NK, state_NU = self.logits(k_N, state_NU)
-            k_N = torch.multinomial(logits_NK.softmax(dim=1), 1).squeeze(1)
-            rows.append(k_N)
-        return torch.stack(rows, dim=1)
+            logits_N1K, state = self.logits(k_N1, state)
+            k_N1 = torch.multinomial(logits_N1K[:, 0].softmax(dim=1), 1)
+            columns.append(k_N1)
+        return torch.cat(columns, dim=1)
