@@ -5,6 +5,7 @@ import torch
 
 import regbench_beta_vae
 from regbench import Dims
+from regbench.regularizers import VAEKL
 from regbench.testing import assert_conforms
 
 BetaVAE = regbench_beta_vae.BetaVAE
@@ -24,6 +25,19 @@ def test_term_is_beta_times_the_closed_form_in_float64() -> None:
     for mean, logvar in zip(mean_BD.tolist(), method.logvar(h_BF).tolist(), strict=True):
         total += sum(0.5 * (math.exp(v) + m * m - 1 - v) for m, v in zip(mean, logvar, strict=True))
     assert terms["kl"].item() == pytest.approx(2.5 * total / 7, rel=1e-5)
+
+
+def test_beta_one_is_the_plain_vae() -> None:
+    plain = VAEKL(VAEKL.Options(weight=1), DIMS)
+    method = BetaVAE(BetaVAE.Options(beta=1), DIMS)
+    method.load_state_dict(plain.state_dict())
+    code_BD, h_BF = torch.randn(7, 3), torch.randn(7, 4)
+    found = []
+    for vae in (plain, method):
+        torch.manual_seed(0)
+        found.append(vae(code_BD, h_BF))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1]["kl"], found[1][1]["kl"])
 
 
 def test_samples_in_training_and_decodes_the_mean_otherwise() -> None:

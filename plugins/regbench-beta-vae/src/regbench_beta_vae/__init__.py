@@ -5,10 +5,12 @@ Shape suffixes: B batch, D latent units, F encoder features, N samples.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 import regbench
-from regbench import Field, ops
+from regbench import Field, Search, ops
 
 __all__ = ["BetaVAE", "regbench_regularizers"]
 
@@ -20,6 +22,7 @@ class BetaVAE(regbench.Regularizer):
     paper = "Higgins et al. 2017, openreview.net/forum?id=Sy2fzU9gl"
     regularizes = "the posterior of each code"
     prior = "N(0, I)"
+    search: ClassVar = {"beta": Search(low=1e-2, high=1e2)}
     stochastic = True
 
     class Options(regbench.Options):
