@@ -128,8 +128,7 @@ def registry(files: Sequence[Path | str] = ()) -> Registry:
 def _load(files: Sequence[Path | str]) -> Registry:
     found = Registry()
     for module_name in BUNDLED:
-        module = importlib.import_module(module_name)
-        _add(found, module, origin=module_name, distribution="regbench", version=__version__)
+        add_module(found, module_name, distribution="regbench", version=__version__)
     for entry in sorted(
         importlib.metadata.entry_points(group=hookspecs.PROJECT), key=lambda e: (_distribution(e), e.name)
     ):
@@ -137,6 +136,11 @@ def _load(files: Sequence[Path | str]) -> Registry:
     for file in files:
         _add_file(found, Path(file))
     return found
+
+
+def add_module(found: Registry, name: str, *, distribution: str, version: str) -> None:
+    """Add what an importable module offers. Raises what its import raises."""
+    _add(found, importlib.import_module(name), origin=name, distribution=distribution, version=version)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:

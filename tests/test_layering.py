@@ -19,7 +19,7 @@ PACKAGE = Path(regbench.__file__).parent
 # Top to bottom. A module may import from its own line and from those below it.
 LAYERS: list[set[str]] = [
     {"__main__", "cli"},
-    {"testing", "conformance", "scaffold"},
+    {"testing", "conformance", "scaffold", "overview"},
     {
         "workflow",
         "resolve",

@@ -1,4 +1,4 @@
-"""What gets installed: the wheels hold what they must, and an installed plugin gets its row in a table."""
+"""What gets installed: the wheels hold what they must, and installed plugins get their rows in a table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PLUGIN = ROOT / "plugins" / "regbench-beta-vae"
+from tests.packages import PACKAGES, ROOT, with_packages
+
+SHORTEST = ROOT / "plugins" / "regbench-beta-vae"
 
 SUITE = """
 [suite]
@@ -47,6 +48,23 @@ label = "AE"
 name = "beta-vae"
 label = "beta = {beta}"
 options = { beta = 2.5 }
+
+[[regularizers]]
+name = "idec"
+label = "IDEC"
+
+[[regularizers]]
+name = "rae-l2"
+label = "RAE-L2"
+
+[[regularizers]]
+name = "vq-vae"
+label = "VQ-VAE"
+options = { prior_epochs = 1 }
+
+[[regularizers]]
+name = "wae-mmd"
+label = "WAE-MMD"
 """
 
 
@@ -61,16 +79,16 @@ def run(command: Sequence[str | Path], cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of regbench and of the plugin by distribution name, built offline with the present hatchling."""
+    """Wheels of regbench and of all packages by distribution name, built offline with the present hatchling."""
     target = tmp_path_factory.mktemp("wheels")
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", target]
-    run([*build, ROOT, PLUGIN], target)
+    run([*build, ROOT, *PACKAGES], target)
     return {wheel.name.partition("-")[0]: wheel for wheel in target.glob("*.whl")}
 
 
 @pytest.fixture(scope="module")
 def fresh(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scripts of a new environment with both wheels installed; their dependencies are those of this one."""
+    """Scripts of a new environment with the wheels installed; their dependencies are those of this one."""
     place = tmp_path_factory.mktemp("environment")
     venv.create(place, with_pip=False)
     scripts = place / ("Scripts" if os.name == "nt" else "bin")
@@ -98,33 +116,47 @@ def test_regbench_wheel_holds_its_templates_and_nothing_else_of_the_repository(
 
 
 def test_the_new_environment_uses_the_wheels(fresh: Path, tmp_path: Path) -> None:
-    where = "import regbench, regbench_beta_vae as p; print(regbench.__file__, p.__file__)"
-    for file in run([fresh / "python", "-c", where], tmp_path).split():
+    names = ["regbench", *(path.name for package in PACKAGES for path in package.glob("src/*"))]
+    where = f"import {', '.join(names)}; print({', '.join(f'{name}.__file__' for name in names)})"
+    files = run([fresh / "python", "-c", where], tmp_path).split()
+    assert len(files) == 1 + len(PACKAGES)
+    for file in files:
         assert Path(file).is_relative_to(fresh.parent)
 
 
+def test_every_method_of_every_package_is_listed_with_its_package(fresh: Path, tmp_path: Path) -> None:
+    lines = [line.split() for line in run([fresh / "regbench", "plugins"], tmp_path).splitlines()]
+    listed = {words[0]: words[1] for words in lines if len(words) > 1}
+    for name, plugin in with_packages().regularizers.items():
+        assert listed[name] == plugin.distribution
+
+
 @pytest.mark.slow
-def test_an_installed_plugin_gets_its_row(fresh: Path, tmp_path: Path) -> None:
+def test_installed_plugins_get_their_rows(fresh: Path, tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
-    assert "beta-vae" in run([fresh / "regbench", "plugins"], tmp_path)
     run([fresh / "regbench", "run", "suite.toml", "--device", "cpu"], tmp_path)
     run([fresh / "regbench", "report", "--out", "report"], tmp_path)
     with (tmp_path / "report" / "table.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["quantity"] == "mse"]
     mse = {(row["method"], row["code"]): float(row["mean"]) for row in rows if row["trained"] == "True"}
-    assert mse.keys() == {("AE", "mean"), ("beta = 2.5", "mean"), ("beta = 2.5", "sampled")}
+    fixed = ("AE", "IDEC", "RAE-L2", "VQ-VAE", "WAE-MMD")
+    assert mse.keys() == {
+        *((name, "mean") for name in fixed),
+        ("beta = 2.5", "mean"),
+        ("beta = 2.5", "sampled"),
+    }
     assert all(0 < value < 0.5 for value in mse.values())
     assert "beta = 2.5" in (tmp_path / "report" / "table.md").read_text()
 
 
 @pytest.mark.slow
 def test_the_plugins_own_tests_pass(fresh: Path) -> None:
-    closing = run([fresh / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"], PLUGIN)
+    closing = run([fresh / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"], SHORTEST)
     assert re.search(r"\d+ passed", closing)
 
 
 def test_the_plugin_is_one_short_file() -> None:
-    (code,) = (PLUGIN / "src").rglob("*.py")
+    (code,) = (SHORTEST / "src").rglob("*.py")
     assert len(code.read_text(encoding="utf-8").splitlines()) < 60
 
 
@@ -142,8 +174,8 @@ def imported_by(package: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("project", "package"),
-    [(ROOT, ROOT / "regbench"), (PLUGIN, PLUGIN / "src" / "regbench_beta_vae")],
-    ids=["regbench", "regbench-beta-vae"],
+    [(ROOT, ROOT / "regbench"), *((package, *package.glob("src/*")) for package in PACKAGES)],
+    ids=["regbench", *(package.name for package in PACKAGES)],
 )
 def test_declared_dependencies_are_the_imported_ones(project: Path, package: Path) -> None:
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]

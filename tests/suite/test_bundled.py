@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from regbench.plugins import Registry, registry
+from regbench.plugins import Registry
 from regbench.suite import reference
 from regbench.suite.cells import CellSpec, expand
 from regbench.suite.jsonschema import json_schema
@@ -17,6 +18,7 @@ from regbench.suite.load import load_suite
 from regbench.suite.methods import Method, methods_of
 from regbench.suite.schema import Suite
 from regbench.tuning.study import studies_of
+from tests.packages import with_packages
 
 ROOT = Path(__file__).parent.parent.parent
 SUITES = sorted((ROOT / "suites").glob("*.toml"))
@@ -24,7 +26,7 @@ SUITES = sorted((ROOT / "suites").glob("*.toml"))
 
 @pytest.fixture(scope="module")
 def plugins() -> Registry:
-    return registry()
+    return with_packages()
 
 
 def plan(name: str, plugins: Registry) -> tuple[CellSpec, ...]:
@@ -49,7 +51,7 @@ def test_a_bundled_suite_loads_and_is_headed_by_its_command(path: Path, plugins:
     assert suite.name == path.stem
     assert suite.baseline == "AE"
     head, _, _ = path.read_text(encoding="utf-8").partition("[suite]")
-    assert f"#   regbench run suites/{path.name}\n" in head
+    assert re.search(rf"^#   regbench run suites/{path.name}( --jobs \d)?$", head, re.M)
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
@@ -161,6 +163,23 @@ def test_paper_states_its_claims_beforehand(plugins: Registry) -> None:
     assert matches.kind == "equivalence"
     assert matches.references == ("AE", "AE, 3 steps")
     assert matches.margin.model_dump() == {"relative": 0.05, "absolute": None, "of": "AE"}
+
+
+@pytest.mark.parametrize("name", ["related-work", "related-work-small"])
+def test_related_work_holds_every_method_and_gives_all_the_same_schedule(
+    name: str, plugins: Registry
+) -> None:
+    cells = plan(name, plugins)
+    assert {cell.regularizer for cell in cells} == set(plugins.regularizers)
+    for dataset in {cell.dataset for cell in cells}:
+        mine = [cell for cell in cells if cell.dataset == dataset]
+        assert len({cell.method for cell in mine}) * 3 == len(mine)
+        assert len({str((cell.training, cell.model)) for cell in mine}) == 1
+    suite = load_suite(ROOT / "suites" / f"{name}.toml", plugins)
+    for entry in suite.regularizers:  # those with a prior that the training draws codes to have a frontier
+        assert (entry.family is not None) == bool(plugins.regularizer(entry.name).cls.prior)
+    datasets = {"related-work": {"MNIST", "CIFAR-10", "CIFAR-100"}, "related-work-small": {"Digits", "MNIST"}}
+    assert {cell.dataset for cell in cells} == datasets[name]
 
 
 def test_every_option_of_a_bundled_plugin_is_described(plugins: Registry) -> None:
