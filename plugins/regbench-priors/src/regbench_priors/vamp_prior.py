@@ -17,10 +17,11 @@ from regbench import Dims, Field, Model, Regularizer, Search, Update, ops
 
 SMALLEST, LARGEST = -6.0, 2.0
 """Bounds of the posterior's log-variance; those of the official code (models/VAE.py)."""
-MEAN, SPREAD = -0.05, 0.01
-"""Of the normal numbers that pseudo-inputs start from; those of the official code (experiment.py)."""
-DARKEST = 0.01
-"""A pixel that a pseudo-input starts from is at least this, and at most 1 minus this: the logit is finite."""
+NOISE = {"grey": (0.05, 0.01), "colour": (0.4, 0.05)}
+"""Mean and standard deviation of the pixels that pseudo-inputs start from; those that the official utils/load_data.py
+sets for MNIST and CIFAR-10. (The -0.05 of its experiment.py is set anew there for every data set.)"""
+JITTER = 0.01
+"""Standard deviation of the noise on the training images that they start from instead (utils/load_data.py)."""
 
 
 class VampPrior(Regularizer):
@@ -50,8 +51,8 @@ class VampPrior(Regularizer):
         )
         start: Literal["noise", "data"] | None = Field(
             None,
-            description="what pseudo-inputs start from: almost equal grey images, or training images; None: noise "
-            "for one channel, as in the official code, and data for more",
+            description="what pseudo-inputs start from: almost equal plain images, as in the official code, or "
+            "training images, as with its option; None: noise for one channel, data for more",
         )
         annealing: float = Field(
             0.0,
@@ -64,13 +65,17 @@ class VampPrior(Regularizer):
     def build(self, dims: Dims) -> None:
         count = self.options.pseudo_inputs
         self.logvar = nn.Linear(dims.features, dims.latent)
-        # Logits, so that pixels stay within (0, 1) and take gradients everywhere.
-        self.logits_KCHW = nn.Parameter(
-            MEAN + SPREAD * torch.randn(count, dims.channels, dims.side, dims.side)
+        mean, spread = NOISE["grey" if dims.channels == 1 else "colour"]
+        self.pixels_KCHW = nn.Parameter(
+            mean + spread * torch.randn(count, dims.channels, dims.side, dims.side)
         )
         # The posteriors at the pseudo-inputs after the training; N(0, I) until then.
         self.register_buffer("mu_KD", torch.zeros(count, dims.latent))
         self.register_buffer("logvar_KD", torch.zeros(count, dims.latent))
+
+    def pseudo_inputs(self) -> Tensor:
+        """The images u_KCHW in [0, 1] whose posteriors are the prior's components."""
+        return self.pixels_KCHW.clamp(0, 1)
 
     def log_variance(self, h_BF: Tensor) -> Tensor:
         """Of q(z|x), as logvar_BD."""
@@ -91,7 +96,7 @@ class VampPrior(Regularizer):
 
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
         size = len(x_BCHW)
-        code, h = model.features(torch.cat([x_BCHW, self.logits_KCHW.sigmoid()]))
+        code, h = model.features(torch.cat([x_BCHW, self.pseudo_inputs()]))
         mu_BD, mu_KD = code.float().tensor_split([size])
         logvar_BD, logvar_KD = self.log_variance(h).float().tensor_split([size])
         z_BD = ops.reparameterize(mu_BD, logvar_BD) if self.sampling else mu_BD
@@ -106,18 +111,18 @@ class VampPrior(Regularizer):
     def on_regularization_start(self, model: Model, batches: Iterable[Tensor]) -> None:
         start = self.options.start or ("noise" if self.dims.channels == 1 else "data")
         if start == "data":
-            count = len(self.logits_KCHW)
+            count = len(self.pixels_KCHW)
             chosen_K = torch.arange(count) * self.dims.images // count  # evenly spaced
             picked, first = [], 0
             for x_BCHW in batches:
                 here_K = chosen_K[(chosen_K >= first) & (chosen_K < first + len(x_BCHW))] - first
                 picked.append(x_BCHW[here_K.to(x_BCHW.device)])
                 first += len(x_BCHW)
-            x_KCHW = torch.cat(picked).clamp(DARKEST, 1 - DARKEST)
-            self.logits_KCHW.copy_(x_KCHW.logit() + SPREAD * torch.randn_like(x_KCHW))
+            x_KCHW = torch.cat(picked)
+            self.pixels_KCHW.copy_(x_KCHW + JITTER * torch.randn_like(x_KCHW))
 
     def on_training_end(self, model: Model, batches: Iterable[Tensor]) -> None:
-        mu_KD, h_KF = model.features(self.logits_KCHW.sigmoid())
+        mu_KD, h_KF = model.features(self.pseudo_inputs())
         self.mu_KD.copy_(mu_KD)
         self.logvar_KD.copy_(self.log_variance(h_KF))
 
