@@ -30,14 +30,15 @@ def train() -> Train:
         warmup: int = 5,
         images: int = 640,
         latent: int = 16,
+        seed: int = 3,
         **options: Any,
     ) -> tuple[Trainer, list[dict[str, Any]]]:
         torch.set_num_threads(1)
         pixels = (load_digits().images[:images, None] * (255 / 16)).round().astype("uint8")
         shape = NetShape(channels=1, side=8, latent=latent, features=64, widths=(8,))
-        model = build_model(shape, method, options, seed=3, images=images)
+        model = build_model(shape, method, options, seed=seed, images=images)
         settings = TrainingSettings(epochs, warmup, 32, AdamSettings(lr=2e-3, fused=False), "fp32")
-        trainer = Trainer(model, Batches(pixels, "cpu"), settings, seed=3)
+        trainer = Trainer(model, Batches(pixels, "cpu"), settings, seed=seed)
         history = [trainer.run_epoch(epoch) for epoch in range(1, epochs + 1)]
         trainer.finish()
         return trainer, history

@@ -18,6 +18,10 @@ from regbench import Dims, Field, Model, Regularizer, Search, ops
 LOG_2_PI_E = math.log(2 * math.pi) + 1
 MOST_CODES = 10_000
 """Codes that the mixture is fitted to when the regularization starts; more change little and take long."""
+STARTS = 10
+"""Of that fit, the likeliest of which is kept: the training hardly leaves the clusters that it starts from."""
+RIDGE = 1e-4
+"""Of the codes' mean variance, added to each cluster's: equal images would make one without width."""
 
 
 class VaDE(Regularizer):
@@ -96,9 +100,13 @@ class VaDE(Regularizer):
 
         z_ND = model.codes(batches).double()
         z_ND = z_ND[:: -(-len(z_ND) // MOST_CODES)]
-        random_state = int(torch.randint(2**31 - 1, ()))
-        mixture = GaussianMixture(len(self.mu_KD), covariance_type="diag", random_state=random_state)
-        found = mixture.fit(z_ND.numpy())
+        found = GaussianMixture(
+            len(self.mu_KD),
+            covariance_type="diag",
+            reg_covar=1e-6 + RIDGE * float(z_ND.var(0, correction=0).mean()),
+            n_init=STARTS,
+            random_state=int(torch.randint(2**31 - 1, ())),
+        ).fit(z_ND.numpy())
         self.logits_K.copy_(torch.from_numpy(found.weights_).log())
         self.mu_KD.copy_(torch.from_numpy(found.means_))
         self.logvar_KD.copy_(torch.from_numpy(found.covariances_).log())
