@@ -122,6 +122,16 @@ def test_dead_entries_start_again_at_tokens_of_the_batch() -> None:
     assert (after(1.0) < 10).all()
 
 
+def test_a_new_entry_is_one_token_counted_as_often_as_the_limit_says() -> None:
+    method = quantizer(reseed_below=3.0, decay=0.5)
+    token_JE = torch.randn(64, 2)
+    method.move_codebook(token_JE, torch.eye(5)[[0]].expand(64, 5))  # all of them choose entry 0
+    gaps_KJ = (method.codebook_KE[:, None] - token_JE).abs().amax(dim=2)
+    assert (gaps_KJ[1:].amin(dim=1) < 1e-4).all()
+    assert gaps_KJ[0].amin() > 1e-4
+    assert method.counts_K.tolist() == pytest.approx([32.5, 3, 3, 3, 3])
+
+
 def test_a_step_charges_the_old_codebook_and_then_moves_it_by_the_tokens_from_before_the_step(
     small: Callable[..., Model],
 ) -> None:
@@ -156,6 +166,16 @@ def test_a_step_charges_the_old_codebook_and_then_moves_it_by_the_tokens_from_be
     expected.move_codebook(code_BD.view(12, 2), torch.nn.functional.one_hot(k_BT.flatten(), 5).float())
     torch.testing.assert_close(method.codebook_KE, expected.codebook_KE)
     assert not torch.equal(method.codebook_KE, entries_KE)
+
+
+def test_smoothing_adds_epsilon_to_every_count_and_keeps_their_sum() -> None:
+    method = quantizer(decay=0.5)
+    method.counts_K.copy_(2e-5 * torch.tensor([1.0, 2.0, 0.0, 4.0, 3.0]))
+    method.sums_KE.fill_(2.0)
+    method.move_codebook(torch.zeros(1, 2), torch.zeros(1, 5))
+    for entry_E, count in zip(method.codebook_KE, (1e-5, 2e-5, 0.0, 4e-5, 3e-5), strict=True):
+        smoothed = (count + 1e-5) / (1e-4 + 5e-5) * 1e-4
+        assert entry_E.tolist() == pytest.approx([1 / smoothed] * 2, rel=1e-4)
 
 
 def test_an_entry_that_is_not_chosen_keeps_its_place_until_its_count_is_as_small_as_epsilon() -> None:
