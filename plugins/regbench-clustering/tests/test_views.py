@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from regbench_clustering.views import Augmentation
@@ -18,6 +21,40 @@ def test_a_view_of_the_whole_image_is_the_image() -> None:
     x_BCHW = torch.rand(5, 3, 8, 8)
     view_BCHW = Augmentation(smallest_crop=1.0, shift=0.0).view(x_BCHW)
     torch.testing.assert_close(view_BCHW, x_BCHW, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "across", "down"), [(0.5, 0.0, 0.0), (0.3, 0.9, 0.2), (1.0, 1.0, 0.0)])
+def test_a_crop_is_interpolated_between_pixels_and_repeats_the_edge(
+    size: float, across: float, down: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``size``, ``across`` and ``down`` as the random numbers say: 0 smallest, leftmost and topmost; 1 the opposite."""
+    left = iter((size, across, down))
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.full(shape, next(left)))
+    x_BCHW = torch.arange(2 * 8 * 8.0).sin().view(1, 2, 8, 8)
+    view_BCHW = Augmentation(smallest_crop=0.5, shift=0.25).view(x_BCHW)
+    side = 8 * (0.5 + 0.5 * size)  # in pixels
+    first = [
+        -2 + share * (8 + 4 - side) for share in (down, across)
+    ]  # edges of the crop, 2 pixels outside at most
+
+    def weights(place: float) -> list[tuple[int, float]]:
+        below = math.floor(place)
+        return [(min(max(p, 0), 7), 1 - abs(place - p)) for p in (below, below + 1)]
+
+    for row in range(8):
+        for column in range(8):
+            rows, columns = (
+                weights(edge + (p + 0.5) * side / 8 - 0.5)
+                for edge, p in zip(first, (row, column), strict=True)
+            )
+            expected_C = sum(a * b * x_BCHW[0, :, i, j] for i, a in rows for j, b in columns)
+            torch.testing.assert_close(view_BCHW[0, :, row, column], expected_C, atol=1e-5, rtol=0)
+
+
+def test_a_plain_image_stays_as_it_is() -> None:
+    x_BCHW = torch.linspace(0, 1, 50)[:, None, None, None].expand(-1, 3, 8, 8)
+    view_BCHW = Augmentation(smallest_crop=0.3, shift=0.5, flips=True).view(x_BCHW)
+    torch.testing.assert_close(view_BCHW, x_BCHW, atol=1e-6, rtol=0)
 
 
 def test_crops_are_squares_of_random_size_inside_the_image() -> None:

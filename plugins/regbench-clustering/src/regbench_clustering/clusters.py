@@ -5,7 +5,8 @@ Shape suffixes: N images or samples, B batch, D latent units, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,12 @@ class Centres(Clusters):
 
     STARTS = 10
     """How often k-means is started; the best of them counts."""
+
+    @classmethod
+    def misfits(cls, options: Any, dims: Dims) -> Mapping[str, str]:
+        if 0 < dims.images < options.clusters:
+            return {"clusters": f"expected at most {dims.images}, as many as there are training images"}
+        return {}
 
     def build(self, dims: Dims) -> None:
         super().build(dims)

@@ -32,7 +32,7 @@ def annealed_temperatures() -> list[float]:
 class DeepKMeans(Centres):
     """k-means on the codes, made differentiable.
 
-    + weight x the codes' squared distances to the centres, weighted by a softmax of them that sharpens.
+    + weight x the codes' squared distances to the centres, weighted by a softmax of them.
     """
 
     name = "deep-kmeans"
@@ -52,10 +52,10 @@ class DeepKMeans(Centres):
             description="factor of the weighted squared distances (lambda), summed over the latent units like the "
             "reconstruction over the pixels",
         )
-        temperature: Literal["annealed", "constant"] = Field(
-            "annealed",
-            description="inverse temperature of the softmax: from 0.1 upwards in 40 stages over the regularized "
-            "epochs, or 1000 throughout, as the paper has it after pretraining",
+        temperature: Literal["constant", "annealed"] = Field(
+            "constant",
+            description="inverse temperature of the softmax: 1000 throughout, as the authors have it after "
+            "pretraining, or from 0.1 upwards in 40 stages, as they have it without",
         )
 
     def build(self, dims: Dims) -> None:

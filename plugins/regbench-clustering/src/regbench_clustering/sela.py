@@ -7,7 +7,6 @@ Shape suffixes: N training images, B batch, C channels, H height, W width, D lat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -20,23 +19,30 @@ from regbench_clustering.clusters import Clusters
 from regbench_clustering.views import Augmentation
 
 TOLERANCE = 0.1  # *
+CHECK_EVERY = 10  # *
 MOST_ITERATIONS = 10_000
 
 
 def self_labels(log_p_NK: Tensor, sharpness: float) -> Tensor:
-    """Labels of all images, each of the K used about equally often: algorithm 1, in the log domain in float64*.
+    """Labels of all images, each of the K used about equally often: algorithm 1, in float64*.
 
-    Sinkhorn-Knopp on p^sharpness until the images' scalings stand still, then the largest entry of each row.
+    Sinkhorn-Knopp on p^sharpness, c from 1 / N, until the images' scalings c stand still; then the largest entry of
+    each row. The clusters' scalings r are kept as logarithms, so that no p is too small: between two checks they are
+    taken relative to those of the last one. An iteration changes each by a factor between 1 / K and N.
     """
-    scores_NK = sharpness * log_p_NK.double()
-    images, clusters = scores_NK.shape
-    log_c_N = scores_NK.new_full((images,), -math.log(images))
-    for _ in range(MOST_ITERATIONS):
-        log_r_K = -math.log(clusters) - (scores_NK + log_c_N[:, None]).logsumexp(dim=0)
-        before_N, log_c_N = log_c_N, -math.log(images) - (scores_NK + log_r_K).logsumexp(dim=1)
-        if float((before_N - log_c_N).expm1().abs().sum()) <= TOLERANCE:
+    scores_KN = (sharpness * log_p_NK.double()).T.contiguous()
+    clusters, images = scores_KN.shape
+    log_r_K1 = -scores_KN.logsumexp(dim=1, keepdim=True)
+    for _ in range(MOST_ITERATIONS // CHECK_EVERY):
+        p_KN = torch.softmax(scores_KN + log_r_K1, dim=0)
+        c_N = p_KN.new_ones(images)
+        for _ in range(CHECK_EVERY):
+            r_K = (images / clusters) / (p_KN @ c_N)
+            before_N, c_N = c_N, 1 / (r_K @ p_KN)
+        log_r_K1 += r_K[:, None].log()
+        if float((before_N / c_N - 1).abs().sum()) <= TOLERANCE:
             break
-    return (scores_NK + log_r_K).argmax(dim=1)
+    return (scores_KN + log_r_K1).argmax(dim=0)
 
 
 class SeLa(Clusters):

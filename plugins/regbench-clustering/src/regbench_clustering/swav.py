@@ -65,20 +65,27 @@ class SwAV(Clusters):
     def build(self, dims: Dims) -> None:
         super().build(dims)
         self.head = nn.Linear(dims.latent, self.options.clusters, bias=False)
+        self.to_unit_length()
         self.register_buffer("queue_VQD", torch.zeros(VIEWS, self.options.queue, dims.latent))
         self.register_buffer("queued", torch.zeros((), dtype=torch.int64))
 
+    @torch.no_grad()
+    def to_unit_length(self) -> None:
+        """Scale the cluster directions, in place* after each step: gradients are not taken through the norm."""
+        self.head.weight.copy_(F.normalize(self.head.weight))
+
     def scores(self, unit_BD: Tensor) -> Tensor:
         """Cosines of codes and cluster directions, (B, K), in float32."""
-        return ops.matmul(unit_BD, F.normalize(self.head.weight.float()).T)
+        return ops.matmul(unit_BD, self.head.weight.T)
 
     def codes(self, scores_BK: Tensor, queue_QD: Tensor) -> Tensor:
         """Equipartitioned codes of the batch, (B, K): among themselves, or with the queue once it is full."""
         options = self.options
-        alone_BK, joint_BK = (
-            ops.sinkhorn(each, epsilon=options.epsilon, iterations=options.sinkhorn_iterations)
-            for each in (scores_BK, torch.cat([self.scores(queue_QD), scores_BK]))
-        )
+        alone_BK = ops.sinkhorn(scores_BK, epsilon=options.epsilon, iterations=options.sinkhorn_iterations)
+        if not options.queue:
+            return alone_BK
+        together = torch.cat([self.scores(queue_QD), scores_BK])
+        joint_BK = ops.sinkhorn(together, epsilon=options.epsilon, iterations=options.sinkhorn_iterations)
         return torch.where(self.queued >= options.queue, joint_BK[-len(scores_BK) :], alone_BK)
 
     def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
@@ -97,6 +104,7 @@ class SwAV(Clusters):
             log={"bce": bce, "swapped": swapped},
             log_max={"cluster_mass_deviation": deviation},
         )
+        self.to_unit_length()
         latest_VBD = torch.stack(units).detach()
         self.queue_VQD.copy_(torch.cat([latest_VBD, self.queue_VQD], dim=1)[:, : self.options.queue])
         self.queued += len(x_BCHW) * (model.progress >= self.options.queue_start).long()
