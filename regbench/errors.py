@@ -37,6 +37,8 @@ class Fault:
     """What stands there, shortened; empty where nothing stands there."""
     expected: str
     """What was expected, and the nearest valid name where there is one."""
+    hint: str = ""
+    """What to do next, where it is not the same for all faults of a suite."""
 
     def __str__(self) -> str:
         found = f" = {self.value}" if self.value else ""

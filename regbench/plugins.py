@@ -112,7 +112,8 @@ class Registry:
         suspects = "".join(f"\n  broken plugin {broken.origin}: {broken.reason}" for broken in self.broken)
         raise PluginError(
             f"there is no {kind} {name!r}{guess} ({others}){suspects}",
-            hint="regbench plugins lists what is installed; --plugin FILE adds a file of yours",
+            hint="what comes in a package of its own must be installed first, with pip; --plugin FILE adds a file of "
+            "yours; regbench plugins lists what there is",
         )
 
 

@@ -308,5 +308,12 @@ def _find(find: Callable[[str], Plugin], name: str, where: str, faults: list[Fau
     try:
         return find(name)
     except PluginError as error:
-        faults.append(Fault(where, show(name), "; ".join(line.strip() for line in str(error).splitlines())))
+        faults.append(
+            Fault(
+                where,
+                show(name),
+                "; ".join(line.strip() for line in str(error).splitlines()),
+                error.hint or "",
+            )
+        )
         return None

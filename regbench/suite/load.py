@@ -54,7 +54,9 @@ def build_suite(
     methods, found = checks.check(draft, registry)
     faults = _merged(implausible, [*parts.faults, *found])
     if faults or draft.head is None:
-        raise SuiteError(_shown(path, bases), sorted(faults, key=_file_order(document)), hint=HINT)
+        ordered = sorted(faults, key=_file_order(document))
+        hints = dict.fromkeys(fault.hint or HINT for fault in ordered)
+        raise SuiteError(_shown(path, bases), ordered, hint="; ".join(hints))
     baseline = draft.head.baseline or next((m.label for m in methods if m.plugin.name == "ae"), None)
     suite = Suite(
         suite=draft.head.model_copy(update={"baseline": baseline}),

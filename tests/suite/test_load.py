@@ -261,6 +261,21 @@ def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert load_faulty(Path("suites/quick.toml/x"))[0] == ["file: not found"]
 
 
+def test_a_plugin_that_is_not_installed_is_hinted_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "suite.toml"
+    methods = "".join(f'[[regularizers]]\nname = "{name}"\n' for name in ("not-there", "nor-this"))
+    path.write_text(f"{TEXT}\n{methods}", encoding="utf-8")
+    found, hint = load_faulty(path)
+    assert [fault.count("there is no regularizer") for fault in found] == [1, 1]
+    assert hint is not None
+    assert hint.count("must be installed first, with pip") == 1
+    path.write_text(f"{TEXT}\n{methods}\n[modle]\n", encoding="utf-8")
+    both = load_faulty(path)[1]
+    assert both is not None
+    assert hint in both
+    assert "docs/suites.md describes every field" in both
+
+
 def test_a_name_that_cannot_be_one() -> None:
     assert load_faulty(Path("a\0b\x1b[31m"))[0] == ["file: not found"]
     with pytest.raises(SuiteError) as caught:
