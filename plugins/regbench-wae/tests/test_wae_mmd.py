@@ -40,6 +40,16 @@ def test_term_is_the_u_statistic_of_algorithm_2_pair_by_pair() -> None:
     assert terms["mmd"].item() == pytest.approx(10 * expected, rel=1e-4)
 
 
+def test_codes_get_the_gradient_of_the_term() -> None:
+    method = WAEMMD(WAEMMD.Options(), DIMS)
+
+    def term(code_BD: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return method(code_BD, H_BF)[1]["mmd"]
+
+    assert torch.autograd.gradcheck(term, torch.randn(6, 3).double().requires_grad_())
+
+
 def test_it_is_infovae_mmd_with_a_deterministic_encoder_and_this_kernel() -> None:
     same = InfoVAEMMD(InfoVAEMMD.Options(weight=400, encoder="deterministic", kernel="imq"), DIMS)
     code_BD = torch.randn(6, 3)

@@ -16,7 +16,6 @@ import regbench
 from regbench import Field, Search, ops
 
 
-@ops.full_precision
 def sliced_wasserstein(x_BD: Tensor, y_BD: Tensor, directions_LD: Tensor) -> Tensor:
     """Squared sliced Wasserstein-2 distance of two samples of one size (0-d): sorted projections are pairs."""
     x_LB, y_LB = (ops.matmul(directions_LD, sample_BD.T).sort(dim=1).values for sample_BD in (x_BD, y_BD))
