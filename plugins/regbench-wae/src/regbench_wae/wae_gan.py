@@ -34,8 +34,8 @@ class WAEGAN(regbench.Regularizer):
         weight: float = Field(
             1.0,
             ge=0,
-            description="factor of fooling the adversary (lambda); 1: both terms are nats. 400 is at most as strong as the "
-            "paper's 10 for MNIST: see wae-mmd",
+            description="factor of fooling the adversary (lambda); 1: both terms are nats. 400 is at most as strong as "
+            "the paper's 10 for MNIST: see wae-mmd",
         )
         adversary_layers: int = Field(4, ge=1, description="hidden layers of the adversary, with ReLU")
         adversary_width: int = Field(512, ge=1, description="units of each of them")
