@@ -1,27 +1,30 @@
-"""The conformance kit for authors of regularizers, also behind ``regbench check``.
+"""For authors of regularizers: the conformance kit, also behind ``regbench check``, and short trainings.
 
-from regbench.testing import assert_conforms
+from regbench.testing import assert_conforms, train
 
 def test_conforms():
     assert_conforms(MyRegularizer)
+
+def test_codes_are_small():
+    assert train(MyRegularizer, epochs=8).codes().norm(dim=1).mean() < 1
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from regbench.api import Regularizer
-from regbench.conformance.bench import Bench
+from regbench.conformance.behaviour import Trained, train
+from regbench.conformance.bench import Bench, one_thread
 from regbench.conformance.checks import CHECKS, Fault, Skip
 from regbench.errors import RegbenchError
 
-__all__ = ["Finding", "Report", "assert_conforms", "check"]
+__all__ = ["Finding", "Report", "Trained", "assert_conforms", "check", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Report:
 def check(method: type[Regularizer], *, device: str = "cpu", **options: Any) -> Report:
     """Run every check on ``method`` with ``options``: short trainings on real digits, a few seconds in all."""
     bench = Bench(method, options, torch.device(device))
-    with _one_thread():
+    with one_thread():
         return Report(method.name, tuple(_run(each, bench) for each in CHECKS))
 
 
@@ -68,17 +71,6 @@ def assert_conforms(method: type[Regularizer], *, device: str = "cpu", **options
     report = check(method, device=device, **options)
     if report.failures:
         raise AssertionError(str(report))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Tensors as small as these are slower on several threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(each: Callable[[Bench], Fault | None], bench: Bench) -> Finding:

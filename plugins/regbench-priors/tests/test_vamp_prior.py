@@ -71,12 +71,15 @@ def test_the_loss_is_the_reconstruction_and_the_weighted_kl_annealed() -> None:
     method, x_BCHW = model.regularizer, torch.rand(5, 1, 8, 8)
     for progress, factor in ((0.0, 0.0), (0.1, 0.2), (0.5, 1.0), (0.9, 1.0)):
         model.progress.fill_(progress)
-        with model.sampling(False):
-            update = next(iter(method.steps(model, x_BCHW)))
-            code_BD, h_BF = model.features(x_BCHW)
-            code_KD, h_KF = model.features(method.pseudo_inputs())
-            kl = method.kl(code_BD, code_BD, method.log_variance(h_BF), code_KD, method.log_variance(h_KF))
-            bce = model.reconstruction_loss(code_BD, x_BCHW)
+        torch.manual_seed(5)
+        update = next(iter(method.steps(model, x_BCHW)))
+        torch.manual_seed(5)
+        code_BD, h_BF = model.features(x_BCHW)
+        logvar_BD = method.log_variance(h_BF)
+        z_BD = code_BD + torch.exp(0.5 * logvar_BD) * torch.randn_like(code_BD)
+        code_KD, h_KF = model.features(method.pseudo_inputs())
+        kl = method.kl(z_BD, code_BD, logvar_BD, code_KD, method.log_variance(h_KF))
+        bce = model.reconstruction_loss(z_BD, x_BCHW)
         torch.testing.assert_close(update.loss, bce + factor * 0.7 * kl, rtol=1e-4, atol=1e-4)
 
 
