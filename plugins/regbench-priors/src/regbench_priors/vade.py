@@ -103,13 +103,17 @@ class VaDE(Regularizer):
         found = GaussianMixture(
             len(self.mu_KD),
             covariance_type="diag",
-            reg_covar=1e-6 + RIDGE * float(z_ND.var(0, correction=0).mean()),
+            reg_covar=1e-10 + RIDGE * float(z_ND.var(0, correction=0).mean()),
             n_init=STARTS,
             random_state=int(torch.randint(2**31 - 1, ())),
         ).fit(z_ND.numpy())
         self.logits_K.copy_(torch.from_numpy(found.weights_).log())
         self.mu_KD.copy_(torch.from_numpy(found.means_))
         self.logvar_KD.copy_(torch.from_numpy(found.covariances_).log())
+        # The warm-up has not trained this head. A posterior as wide as the clusters fits codes of any scale; one of
+        # width 1 would cost thousands of nats where codes are small.
+        self.logvar.weight.zero_()
+        self.logvar.bias.copy_(torch.from_numpy(found.weights_ @ found.covariances_).log())
 
     def sample(self, n: int) -> Tensor:
         return self.sample_cluster(torch.multinomial(self.logits_K.softmax(dim=0), n, replacement=True))
