@@ -3,8 +3,8 @@
 Each page runs top to bottom in an empty directory of its own, next to copies of ``suites/`` and ``plugins/``:
 ``python`` blocks share one namespace; of ``console`` and ``bash`` blocks the ``regbench`` commands run, and
 what a ``console`` block shows below a command must be what it prints (``...`` stands for anything). Comments
-before a block say more: ``<!-- exit 2 -->``, ``<!-- file: mine.py -->`` (written, not run) and
-``<!-- not run: why -->``.
+before a block say more: ``<!-- exit 2 -->``, ``<!-- file: mine.py -->`` (written, not run; as ``test_mine.py`` its
+tests must pass) and ``<!-- not run: why -->``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +128,13 @@ def run_command(command: str, shown: str, block: Block, place: Path) -> None:
         assert matches, f"{where}--- shown\n{shown}\n--- printed\n{printed}"
 
 
+def run_tests(file: Path, block: Block) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
+    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
+    assert result.returncode == 0, f"line {block.line}: {file.name}\n{result.stdout}{result.stderr}"
+    assert " passed" in result.stdout
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a page runs: a directory of its own, with copies of what examples may name."""
@@ -154,6 +163,8 @@ def test_examples_run(page: Path, place: Path) -> None:
             file = place / block.file
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
+            if file.name.startswith("test_"):
+                run_tests(file, block)
         elif block.kind == "python":
             padding = "\n" * block.line  # so that a traceback names the page's own line
             exec(compile(padding + block.text, str(page), "exec"), namespace)
@@ -269,3 +280,7 @@ y = 2
         run_command("regbench --version", "regbench x", Block("console", "", 1), place)
     with pytest.raises(AssertionError, match="plain commands"):
         run_command("regbench --version | cat", "", Block("console", "", 1), place)
+    for text, fails in (("def test_it(): pass", False), ("def test_it(): assert 0", True), ("", True)):
+        (place / "test_mine.py").write_text(text, encoding="utf-8")
+        with pytest.raises(AssertionError, match=r"test_mine\.py") if fails else nullcontext():
+            run_tests(place / "test_mine.py", Block("python", "", 1))
