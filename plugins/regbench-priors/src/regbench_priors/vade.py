@@ -110,10 +110,10 @@ class VaDE(Regularizer):
         self.logits_K.copy_(torch.from_numpy(found.weights_).log())
         self.mu_KD.copy_(torch.from_numpy(found.means_))
         self.logvar_KD.copy_(torch.from_numpy(found.covariances_).log())
-        # The warm-up has not trained this head. A posterior as wide as the clusters fits codes of any scale; one of
-        # width 1 would cost thousands of nats where codes are small.
+        # The warm-up has not trained this head. It starts at the width of least KL, whatever the codes' scale: width 1
+        # would cost thousands of nats where they are small.
         self.logvar.weight.zero_()
-        self.logvar.bias.copy_(torch.from_numpy(found.weights_ @ found.covariances_).log())
+        self.logvar.bias.copy_(-torch.from_numpy(found.weights_ @ found.precisions_).log())
 
     def sample(self, n: int) -> Tensor:
         return self.sample_cluster(torch.multinomial(self.logits_K.softmax(dim=0), n, replacement=True))
