@@ -9,7 +9,7 @@ from regbench import Dims
 from regbench.model import build_model
 from regbench.nets import NetShape
 from regbench.regularizers import AE
-from regbench.testing import assert_conforms
+from regbench.testing import assert_conforms, train
 from regbench_priors import RAEL2
 
 GREY = Dims(latent=256, features=4, channels=1, side=28)
@@ -54,14 +54,13 @@ def test_published_weights_beside_means_are_converted_to_sums(dims: Dims, beta: 
     assert (set_by_hand.weight, set_by_hand.decay) == (0.5, 0.25)
 
 
-def test_on_digits_codes_are_smaller_than_ae_s_and_samples_are_like_codes(train: Any) -> None:
+def test_on_digits_codes_are_smaller_than_ae_s_and_samples_are_like_codes() -> None:
     """Ex post: samples have the moments of the training codes, and N(0, I) does not."""
-    plain, _ = train(AE, epochs=8)
-    trainer, _ = train(RAEL2, epochs=8, beta=0.05)
-    codes_ND, free_ND = (each.model.codes(each.batches.sequential(320)) for each in (trainer, plain))
+    trained = train(RAEL2, {"beta": 0.05}, epochs=8)
+    codes_ND, free_ND = trained.codes(), train(AE, epochs=8).codes()
     assert codes_ND.square().sum(1).mean() < 0.7 * free_ND.square().sum(1).mean()
     torch.manual_seed(0)
-    z_ND = trainer.model.regularizer.sample(20_000)
+    z_ND = trained.model.regularizer.sample(20_000)
 
     def off(z_ND: torch.Tensor) -> float:
         """Frobenius distance of the covariances, relative to the codes'."""

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 import regbench
 from regbench import Dims, Model
-from regbench.testing import assert_conforms
+from regbench.testing import assert_conforms, train
 from regbench_priors import VaDE
 
 DIMS = Dims(latent=3, features=4, channels=1, side=8)
@@ -219,7 +218,7 @@ def accuracy(found_N: np.ndarray, labels_N: np.ndarray) -> float:
     return float(counts[linear_sum_assignment(-counts)].sum() / len(labels_N))
 
 
-def test_on_digits_clusters_follow_the_labels_and_a_cluster_s_samples_are_encoded_into_it(train: Any) -> None:
+def test_on_digits_clusters_follow_the_labels_and_a_cluster_s_samples_are_encoded_into_it() -> None:
     first: list[torch.Tensor] = []
 
     class Watched(VaDE):
@@ -228,11 +227,10 @@ def test_on_digits_clusters_follow_the_labels_and_a_cluster_s_samples_are_encode
             super().on_regularization_start(model, seen)
             first.append(self.assign(model.codes(seen)))
 
-    trainer, _ = train(Watched, epochs=40, warmup=20, weight=0.1)
-    model, vade = trainer.model, trainer.model.regularizer
-    labels_N = load_digits().target[:640]
+    trained = train(Watched, {"weight": 0.1}, epochs=40, warmup=20)
+    model, vade, labels_N = trained.model, trained.model.regularizer, trained.labels_N.numpy()
     with torch.no_grad(), model.sampling(False):
-        last_N = vade.assign(model.codes(trainer.batches.sequential(320)))
+        last_N = vade.assign(trained.codes())
         k_N = torch.arange(10).repeat(50)
         drawn_BCHW = model.decode(vade.sample_cluster(k_N)).sigmoid()
         back = (vade.assign(model.encode(drawn_BCHW)) == k_N).float().mean().item()

@@ -13,7 +13,7 @@ from regbench import Dims
 from regbench.model import build_model
 from regbench.nets import NetShape
 from regbench.regularizers import VAEKL
-from regbench.testing import assert_conforms
+from regbench.testing import assert_conforms, train
 from regbench_priors import VampPrior
 
 DIMS = Dims(latent=3, features=4, channels=1, side=8)
@@ -66,9 +66,13 @@ def test_the_prior_that_is_the_posterior_costs_nothing() -> None:
     assert prior().kl(z_BD, mu_BD, logvar_BD, mu_BD, logvar_BD).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_loss_is_the_reconstruction_and_the_weighted_kl_annealed() -> None:
+def test_loss_and_gradients_are_those_of_the_reconstruction_and_the_weighted_kl_annealed() -> None:
     model = build_model(SHAPE, VampPrior, {"pseudo_inputs": 4, "weight": 0.7, "annealing": 0.5}, seed=1)
     method, x_BCHW = model.regularizer, torch.rand(5, 1, 8, 8)
+    with torch.no_grad():  # the KL is then not small
+        model.net.code.weight.mul_(1000)
+        method.pixels_KCHW.copy_(torch.rand(4, 1, 8, 8))
+    parameters = [*model.net.encoder.parameters(), *model.net.code.parameters(), *method.parameters()]
     for progress, factor in ((0.0, 0.0), (0.1, 0.2), (0.5, 1.0), (0.9, 1.0)):
         model.progress.fill_(progress)
         torch.manual_seed(5)
@@ -80,7 +84,16 @@ def test_the_loss_is_the_reconstruction_and_the_weighted_kl_annealed() -> None:
         code_KD, h_KF = model.features(method.pseudo_inputs())
         kl = method.kl(z_BD, code_BD, logvar_BD, code_KD, method.log_variance(h_KF))
         bce = model.reconstruction_loss(z_BD, x_BCHW)
-        torch.testing.assert_close(update.loss, bce + factor * 0.7 * kl, rtol=1e-4, atol=1e-4)
+        assert kl.item() > 5
+        torch.testing.assert_close(update.log["kl"], factor * 0.7 * kl)
+        torch.testing.assert_close(update.loss, bce + factor * 0.7 * kl)
+        found = torch.autograd.grad(update.loss, parameters)
+        for gradient, expected in zip(
+            found, torch.autograd.grad(bce + factor * 0.7 * kl, parameters), strict=True
+        ):
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+    moved = {id(each) for module in update.updates for each in module.parameters()}
+    assert moved == {id(each) for each in model.parameters()}
 
 
 def test_pseudo_inputs_learn_through_the_encoder() -> None:
@@ -182,13 +195,13 @@ def held_out(model: Any, draws: int = 10) -> tuple[float, float]:
     return bce, kl
 
 
-def test_on_digits_its_kl_is_below_the_vae_s_at_about_the_same_reconstruction(train: Any) -> None:
+def test_on_digits_its_kl_is_below_the_vae_s_at_about_the_same_reconstruction() -> None:
     """The same net, schedule and weight; on held-out images, each KL by draws and to what the method samples from."""
-    vae, _ = train(VAEKL, epochs=15, weight=0.05)
-    vae_bce, vae_kl = held_out(vae.model)
+    vae_bce, vae_kl = held_out(train(VAEKL, {"weight": 0.05}, epochs=15).model)
     for start, most_bce, most_kl in (("noise", 1.04, 0.7), ("data", 1.0, 0.8)):
-        vamp, history = train(VampPrior, epochs=15, weight=0.05, pseudo_inputs=50, start=start)
+        vamp = train(VampPrior, {"weight": 0.05, "pseudo_inputs": 50, "start": start}, epochs=15)
         bce, kl = held_out(vamp.model)
         assert kl < most_kl * vae_kl
         assert bce < most_bce * vae_bce
-        assert kl == pytest.approx(history[-1]["log"]["kl"] / 0.05, rel=0.2)  # that of the training, recorded
+        recorded = vamp.history[-1]["log"]["kl"] / 0.05
+        assert kl == pytest.approx(recorded, rel=0.2)
