@@ -69,6 +69,8 @@ def test_images_are_scikit_learn_s_digits_in_their_order(trained: Trained) -> No
     assert (len(trained.images_NCHW), len(both_NCHW), trained.images_NCHW.dtype) == (200, 1797, torch.float32)
     np.testing.assert_allclose(both_NCHW[:, 0].numpy(), digits.images / 16, atol=0.5 / 255)
     assert trained.labels_N.tolist() == digits.target[:200].tolist()
+    every = train(Traced, epochs=0, images=1797)
+    assert (len(every.images_NCHW), len(every.labels_N), len(every.heldout_NCHW)) == (1797, 1797, 0)
 
 
 def test_codes_are_of_the_training_images_unless_others_are_given(trained: Trained) -> None:

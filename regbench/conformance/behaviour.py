@@ -73,21 +73,14 @@ def train(
         )
     if min(epochs, warmup) < 0:
         raise UsageError(f"epochs = {epochs}, warmup = {warmup}: expected at least 0")
-    batches = Batches(pixels_NCHW, "cpu")
-    chosen = Batches(pixels_NCHW[:images], "cpu")
+    all_NCHW = Batches(pixels_NCHW, "cpu").at(range(len(pixels_NCHW)))
     shape = NetShape(1, 8, latent, features, tuple(widths), bottleneck_relu=bottleneck_relu)
     settings = TrainingSettings(epochs, warmup, batch_size, AdamSettings(lr=lr), "fp32")
     with one_thread():
         model = build_model(shape, method, options, seed=seed, images=images)
         history = []
         if epochs:
-            trainer = Trainer(model, chosen, settings, seed)
+            trainer = Trainer(model, Batches(pixels_NCHW[:images], "cpu"), settings, seed)
             history = [trainer.run_epoch(epoch) for epoch in range(1, epochs + 1)]
             trainer.finish()
-    return Trained(
-        model,
-        history,
-        chosen.at(range(images)),
-        torch.from_numpy(labels_N[:images]),
-        batches.at(range(images, len(pixels_NCHW))),
-    )
+    return Trained(model, history, all_NCHW[:images], torch.from_numpy(labels_N[:images]), all_NCHW[images:])

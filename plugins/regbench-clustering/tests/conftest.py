@@ -1,4 +1,4 @@
-"""Real digits, small models, and trainings of them.
+"""Real digits, and small models of them, trained or not.
 
 Shape suffixes: N images, C channels, H height, W width.
 """
@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from sklearn.datasets import load_digits
+from torch import Tensor
 
-from regbench import Regularizer
-from regbench.data.batches import Batches
-from regbench.model import Model, build_model
-from regbench.nets import NetShape
-from regbench.training.stepper import AdamSettings
-from regbench.training.trainer import Trainer, TrainingSettings
+import regbench.testing
+from regbench import Model, Regularizer
+from regbench.regularizers import AE
+from regbench.testing import Trained
 
 Make: TypeAlias = Callable[..., Model]
-Train: TypeAlias = Callable[..., list[dict[str, Any]]]
+Train: TypeAlias = Callable[..., Trained]
+ALL = 1797
 
 
 @pytest.fixture(autouse=True)
@@ -32,45 +29,43 @@ def _small_and_repeatable() -> None:
 
 
 @pytest.fixture
-def labels() -> NDArray[np.int64]:
-    return np.asarray(load_digits().target)
-
-
-@pytest.fixture
-def digits() -> Batches:
-    """The 1,797 digits of scikit-learn."""
-    images_NCHW = (load_digits().images[:, None] * (255 / 16)).round().astype("uint8")
-    return Batches(images_NCHW, "cpu")
-
-
-@pytest.fixture
-def make() -> Make:
-    def model(
+def train() -> Train:
+    def trained(
         method: type[Regularizer],
         *,
-        images: int = 0,
+        epochs: int,
+        warmup: int = 1,
+        images: int = ALL,
         latent: int = 8,
         features: int = 64,
         width: int = 16,
         **options: Any,
-    ) -> Model:
-        # Without the ReLU, which leaves half of the features dead in nets as small as these.
-        shape = NetShape(1, 8, latent, features, (width,), bottleneck_relu=False)
-        return build_model(shape, method, options, seed=1, images=images)
+    ) -> Trained:
+        return regbench.testing.train(
+            method,
+            options,
+            epochs=epochs,
+            warmup=warmup,
+            images=images,
+            latent=latent,
+            features=features,
+            widths=(width,),
+            bottleneck_relu=False,  # it leaves half of the features dead in nets as small as these
+            batch_size=64,
+            lr=3e-3,
+            seed=1,
+        )
 
-    return model
+    return trained
 
 
 @pytest.fixture
-def train() -> Train:
-    def trained(
-        model: Model, batches: Batches, *, epochs: int, warmup: int = 1, size: int = 64
-    ) -> list[dict[str, Any]]:
-        """All epochs, and what comes after the last. Returns the epochs' rows."""
-        settings = TrainingSettings(epochs, warmup, size, AdamSettings(lr=3e-3), "fp32")
-        trainer = Trainer(model, batches, settings, seed=1)
-        rows = [trainer.run_epoch(epoch) for epoch in range(1, epochs + 1)]
-        trainer.finish()
-        return rows
+def make(train: Train) -> Make:
+    """A model that is not trained."""
+    return lambda method, **settings: train(method, epochs=0, **settings).model
 
-    return trained
+
+@pytest.fixture
+def digits(train: Train) -> Tensor:
+    """All of them, images_NCHW."""
+    return train(AE, epochs=0).images_NCHW

@@ -5,13 +5,14 @@ Shape suffixes: N images or samples, D latent units, K clusters.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import Tensor
 
 from regbench import Dims, Regularizer
-from regbench.data.batches import Batches
 from regbench.errors import PluginError
 from regbench_clustering import IDEC, DeepKMeans, OTClustering, SeLa, SwAV
 
@@ -24,7 +25,7 @@ CENTRES = [IDEC, DeepKMeans, OTClustering]
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.name)
 def test_samples_are_those_of_a_gaussian_per_cluster_each_by_its_share(
-    cls: type[Regularizer], make: Make, digits: Batches, monkeypatch: pytest.MonkeyPatch
+    cls: type[Regularizer], make: Make, digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three clusters of known moments, one of which is empty."""
     model = make(cls, clusters=3, latent=2)
@@ -36,7 +37,7 @@ def test_samples_are_those_of_a_gaussian_per_cluster_each_by_its_share(
     monkeypatch.setattr(model, "codes", lambda batches: z_ND)
     monkeypatch.setattr(method, "assign", lambda z_ND: cluster_N)
     with torch.no_grad():
-        method.on_training_end(model, digits.sequential(500))
+        method.on_training_end(model, digits.split(500))
         drawn_ND = method.sample(40_000)
         in_last_N = drawn_ND[:, 0] > 5
         assert in_last_N.double().mean().item() == pytest.approx(0.25, abs=0.01)
@@ -61,4 +62,4 @@ def test_more_centres_than_images_are_refused(cls: type[Regularizer], make: Make
     with pytest.raises(PluginError, match="clusters = 10: expected at most 9"):
         make(cls, images=9)
     make(cls, images=9, clusters=9)
-    make(cls)  # to evaluate, without images
+    cls(cls.Options(), replace(dims, images=0))  # to evaluate, without images

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import Tensor
 
-from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import DeepKMeans
 
@@ -25,11 +25,11 @@ def test_conforms(options: dict[str, float | str]) -> None:
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.999])
-def test_the_loss_and_its_gradient_are_the_papers(progress: float, make: Make, digits: Batches) -> None:
+def test_the_loss_and_its_gradient_are_the_papers(progress: float, make: Make, digits: Tensor) -> None:
     model = make(DeepKMeans, clusters=4, weight=3.0, temperature="annealed")
     method = model.regularizer
     model.progress.fill_(progress)
-    x_BCHW = digits.at(range(16))
+    x_BCHW = digits[:16]
     [update] = method.steps(model, x_BCHW)
     inverse = update.log["inverse_temperature"].item()
     z_BD = model.encode(x_BCHW).detach().double()
@@ -61,17 +61,14 @@ def test_after_pretraining_it_is_sharp_throughout(make: Make) -> None:
     assert {method.inverse_temperature(torch.tensor(p)).item() for p in (0.0, 0.5, 1.0)} == {1000.0}
 
 
-def test_digits_gather_around_the_centres_while_the_softmax_sharpens(
-    make: Make, train: Train, digits: Batches
-) -> None:
+def test_digits_gather_around_the_centres_while_the_softmax_sharpens(train: Train) -> None:
     left = {}
     for weight in (0.0, 1.0):
-        model = make(DeepKMeans, weight=weight, temperature="annealed")
-        rows = train(model, digits, epochs=8, warmup=3)
-        z_ND = model.codes(digits.sequential(500))
-        inner = torch.cdist(z_ND, model.regularizer.prototypes()).square().amin(1).mean()
+        trained = train(DeepKMeans, weight=weight, temperature="annealed", epochs=8, warmup=3)
+        z_ND = trained.codes()
+        inner = torch.cdist(z_ND, trained.model.regularizer.prototypes()).square().amin(1).mean()
         left[weight] = (inner / (z_ND - z_ND.mean(0)).square().sum(1).mean()).item()
-        inverse = [row["log"]["inverse_temperature"] for row in rows[3:]]
+        inverse = [row["log"]["inverse_temperature"] for row in trained.history[3:]]
         assert inverse == sorted(set(inverse))
     # The share of the codes' variance around the nearest centres.
     assert left[1.0] < 0.5 * left[0.0]

@@ -12,14 +12,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from torch import Tensor
 
-from regbench.data.batches import Batches
 from regbench.evaluation.clusters import cluster_scores
 from regbench.testing import assert_conforms
 from regbench_clustering import IDEC
 
 if TYPE_CHECKING:
     from conftest import Make, Train
+
+    from regbench.testing import Trained
 
 
 @pytest.mark.parametrize(
@@ -53,22 +55,22 @@ def test_assignments_are_the_papers(scale: float, make: Make) -> None:
 
 
 def test_targets_are_the_papers_over_all_images_and_each_image_gets_its_own(
-    make: Make, digits: Batches
+    make: Make, digits: Tensor
 ) -> None:
     model = make(IDEC, images=len(digits), clusters=5, weight=7.0)
     method = model.regularizer
     with torch.no_grad():
         model.net.code.weight.mul_(100)  # codes of an untrained net all lie together
-        method.on_regularization_start(model, digits.sequential(500))
-        method.on_epoch_start(model, digits.sequential(500))
-    z_ND = model.codes(digits.sequential(200))
+        method.on_regularization_start(model, digits.split(500))
+        method.on_epoch_start(model, digits.split(500))
+    z_ND = model.codes(digits.split(200))
     p_NK = targets(assignments(z_ND, method.centres_KD))
     torch.testing.assert_close(method.target_NK.double(), torch.from_numpy(p_NK), rtol=1e-3, atol=1e-6)
 
     with torch.no_grad():
         method.centres_KD.mul_(1.1)  # the assignments have moved since
     model.index_B = torch.tensor([1700, 3, 3, 42])
-    x_BCHW = digits.at(model.index_B)
+    x_BCHW = digits[model.index_B]
     [update] = method.steps(model, x_BCHW)
     q_BK, p_BK = assignments(model.encode(x_BCHW), method.centres_KD), p_NK[model.index_B]
     kl = sum(p * np.log(p / q) for p, q in zip(p_BK.ravel(), q_BK.ravel(), strict=True)) / 4
@@ -76,17 +78,17 @@ def test_targets_are_the_papers_over_all_images_and_each_image_gets_its_own(
     assert update.loss.item() == pytest.approx(update.log["bce"].item() + 7 * kl, rel=1e-5)
 
 
-def test_the_gradient_is_the_papers_the_target_held_fixed(make: Make, digits: Batches) -> None:
+def test_the_gradient_is_the_papers_the_target_held_fixed(make: Make, digits: Tensor) -> None:
     """Eq. 6 and 7: dL/dz_i = 2 sum_k (p_ik - q_ik) (z_i - c_k) / (1 + |z_i - c_k|^2), and minus its sum for c_k."""
     model = make(IDEC, images=len(digits), clusters=4)
     method = model.regularizer
     with torch.no_grad():
         model.net.code.weight.mul_(100)
-        method.on_epoch_start(model, digits.sequential(500))
+        method.on_epoch_start(model, digits.split(500))
     model.index_B = torch.arange(30)
-    [update] = method.steps(model, digits.at(model.index_B))
+    [update] = method.steps(model, digits[model.index_B])
     [found_KD] = torch.autograd.grad(update.log["kl"], [method.centres_KD], retain_graph=True)
-    z_BD, c_KD = model.encode(digits.at(model.index_B)).detach().double(), method.centres_KD.detach().double()
+    z_BD, c_KD = model.encode(digits[model.index_B]).detach().double(), method.centres_KD.detach().double()
     q_BK = torch.from_numpy(assignments(z_BD, c_KD))
     apart_BKD = z_BD[:, None] - c_KD
     pull_BK = (method.target_NK[:30].double() - q_BK) / (1 + apart_BKD.square().sum(2))
@@ -101,10 +103,10 @@ def test_the_default_weight_goes_with_a_summed_reconstruction(make: Make) -> Non
 
 @pytest.mark.parametrize(("refresh_steps", "refreshed"), [(1, [1, 2, 3, 4]), (4, [1, 2, 3, 4]), (5, [1, 3])])
 def test_targets_are_refreshed_once_enough_steps_have_gone_by(
-    refresh_steps: int, refreshed: list[int], make: Make, digits: Batches
+    refresh_steps: int, refreshed: list[int], make: Make, digits: Tensor
 ) -> None:
     model = make(IDEC, images=128, refresh_steps=refresh_steps)
-    method, x_BCHW = model.regularizer, digits.at(range(128))
+    method, x_BCHW = model.regularizer, digits[:128]
     model.index_B, found = torch.arange(128), []
     for epoch in range(1, 5):
         before_NK = method.target_NK.clone()
@@ -118,24 +120,28 @@ def test_targets_are_refreshed_once_enough_steps_have_gone_by(
     assert found == refreshed
 
 
-def test_centres_start_from_kmeans_on_all_codes(make: Make, digits: Batches) -> None:
+def test_centres_start_from_kmeans_on_all_codes(make: Make, digits: Tensor) -> None:
     model = make(IDEC, images=len(digits))
     with torch.no_grad():
-        model.regularizer.on_regularization_start(model, digits.sequential(500))
-    z_ND = model.codes(digits.sequential(500))
+        model.regularizer.on_regularization_start(model, digits.split(500))
+    z_ND = model.codes(digits.split(500))
     squares_NK = torch.cdist(z_ND, model.regularizer.prototypes()).square()
     best = KMeans(10, n_init=20, random_state=3).fit(z_ND.numpy()).inertia_
     assert squares_NK.amin(1).sum().item() == pytest.approx(best, rel=0.02)
 
 
+def scores(trained: Trained) -> dict[str, float]:
+    found_N = trained.model.regularizer.assign(trained.codes())
+    return cluster_scores(found_N.numpy(), trained.labels_N.numpy())
+
+
 def test_digits_cluster_better_than_their_pixels_do(
-    make: Make, train: Train, digits: Batches, labels: NDArray[np.int64]
+    train: Train,
 ) -> None:
-    pixels_NP = torch.cat(list(digits.sequential(500))).flatten(1).numpy()
-    of_pixels = cluster_scores(KMeans(10, n_init=20, random_state=0).fit_predict(pixels_NP), labels)
     net = {"latent": 64, "features": 128, "width": 32}
-    model = make(IDEC, images=len(digits), weight=64.0, refresh_steps=28, **net)
-    train(model, digits, epochs=30, warmup=15)
-    ours = cluster_scores(model.regularizer.assign(model.codes(digits.sequential(500))).numpy(), labels)
+    trained = train(IDEC, weight=64.0, refresh_steps=28, epochs=30, warmup=15, **net)
+    pixels_NP = trained.images_NCHW.flatten(1).numpy()
+    by_pixels_N = KMeans(10, n_init=20, random_state=0).fit_predict(pixels_NP)
+    of_pixels, ours = cluster_scores(by_pixels_N, trained.labels_N.numpy()), scores(trained)
     assert ours["accuracy"] > of_pixels["accuracy"] + 0.01
     assert ours["nmi"] > of_pixels["nmi"] + 0.02

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import DeepKMeans, OTClustering
 
@@ -39,11 +38,11 @@ def transport_cost(z_BD: Tensor, centres_KD: Tensor, epsilon: float) -> Tensor:
 
 @pytest.mark.parametrize("epsilon", [2.0, 5.0, 50.0])
 def test_cost_and_gradient_are_those_of_optimal_transport_plan_included(
-    epsilon: float, make: Make, digits: Batches
+    epsilon: float, make: Make, digits: Tensor
 ) -> None:
     """The oracle differentiates through all of its iterations."""
     model = make(OTClustering, clusters=4, epsilon=epsilon, weight=2.0, iterations=2000)
-    method, x_BCHW = model.regularizer, digits.at(range(24))
+    method, x_BCHW = model.regularizer, digits[:24]
     with torch.no_grad():
         method.centres_KD.mul_(3)
     z_BD = (20 * model.encode(x_BCHW)).detach().requires_grad_()
@@ -60,7 +59,7 @@ def test_cost_and_gradient_are_those_of_optimal_transport_plan_included(
         torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-4 * exact.abs().max().item())
 
 
-def test_where_any_sizes_do_the_gradient_is_that_of_deep_kmeans(make: Make, digits: Batches) -> None:
+def test_where_any_sizes_do_the_gradient_is_that_of_deep_kmeans(make: Make, digits: Tensor) -> None:
     """The paper generalises it: with codes to which the constraint is no constraint, the losses are one."""
     ours, theirs = (
         make(cls, clusters=2, **options)
@@ -79,37 +78,36 @@ def test_where_any_sizes_do_the_gradient_is_that_of_deep_kmeans(make: Make, digi
             method.centres_KD.copy_(torch.stack([torch.ones(8), -torch.ones(8)]) / 2)
         code_BD = z_BD.clone().requires_grad_()
         model.encode = lambda x_BCHW, code_BD=code_BD: code_BD
-        [update] = method.steps(model, digits.at(range(24)))
+        [update] = method.steps(model, digits[:24])
         term = update.loss - update.log["bce"]
         losses[model] = (term, *torch.autograd.grad(term, [code_BD, method.centres_KD]))
     for one, other in zip(losses[ours], losses[theirs], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_every_centre_receives_the_same_mass_whatever_the_codes(make: Make, digits: Batches) -> None:
+def test_every_centre_receives_the_same_mass_whatever_the_codes(make: Make, digits: Tensor) -> None:
     model = make(OTClustering, clusters=7)
     with torch.no_grad():
         model.regularizer.centres_KD[1:] += 100.0  # plain k-means would leave all but one empty
-    [update] = model.regularizer.steps(model, digits.at(range(64)))
+    [update] = model.regularizer.steps(model, digits[:64])
     assert update.log_max["cluster_mass_deviation"].item() < 1e-4
 
 
-def test_too_few_iterations_for_equal_sizes_are_warned_of(make: Make, train: Train, digits: Batches) -> None:
-    few, enough = make(OTClustering, epsilon=0.1, iterations=2), make(OTClustering)
-    [found] = few.regularizer.warnings(train(few, digits, epochs=3, warmup=1))
+def test_too_few_iterations_for_equal_sizes_are_warned_of(train: Train) -> None:
+    few, enough = train(OTClustering, epsilon=0.1, iterations=2, epochs=3), train(OTClustering, epochs=3)
+    [found] = few.model.regularizer.warnings(few.history)
     assert "in 2 of 2 regularized epochs, at 2 Sinkhorn iterations" in found
-    assert enough.regularizer.warnings(train(enough, digits, epochs=3, warmup=1)) == []
+    assert enough.model.regularizer.warnings(enough.history) == []
 
 
 def test_clusters_of_digits_are_nearer_equal_size_than_without_the_constraint(
-    make: Make, train: Train, digits: Batches
+    train: Train,
 ) -> None:
     sizes_K = {}
     for method in (OTClustering, DeepKMeans):
-        model = make(method, weight=3.0)
-        rows = train(model, digits, epochs=9, warmup=3)
+        trained = train(method, weight=3.0, epochs=9, warmup=3)
         if method is OTClustering:
-            assert max(row["log_max"]["cluster_mass_deviation"] for row in rows[3:]) < 0.05
-        assigned_N = model.regularizer.assign(model.codes(digits.sequential(500)))
+            assert max(row["log_max"]["cluster_mass_deviation"] for row in trained.history[3:]) < 0.05
+        assigned_N = trained.model.regularizer.assign(trained.codes())
         sizes_K[method] = torch.bincount(assigned_N, minlength=10).double()
     assert sizes_K[OTClustering].std() < 0.7 * sizes_K[DeepKMeans].std()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
-from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import SeLa
 from regbench_clustering.sela import self_labels
@@ -65,13 +65,13 @@ def test_a_label_that_nobody_predicts_gets_its_share() -> None:
     assert self_labels(log_p_NK, 25.0).tolist() == 45 * [0] + 45 * [1]
 
 
-def test_each_image_gets_its_own_label(make: Make, digits: Batches) -> None:
+def test_each_image_gets_its_own_label(make: Make, digits: Tensor) -> None:
     model = make(SeLa, images=len(digits), weight=4.0, smallest_crop=1.0, shift=0.0)
     method = model.regularizer
     method.labels_N.copy_(torch.arange(len(digits)) % 10)
     model.index_B = torch.tensor([1700, 3, 3, 42])
-    [update] = method.steps(model, digits.at(model.index_B))
-    logits_BK = method.head(model.encode(digits.at(model.index_B))).double()
+    [update] = method.steps(model, digits[model.index_B])
+    logits_BK = method.head(model.encode(digits[model.index_B])).double()
     expected = -sum(torch.log_softmax(row, 0)[k] for row, k in zip(logits_BK, [0, 3, 3, 2], strict=True)) / 4
     assert update.log["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert update.loss.item() == pytest.approx(update.log["bce"].item() + 4 * expected.item(), rel=1e-5)
@@ -81,22 +81,22 @@ def test_each_image_gets_its_own_label(make: Make, digits: Batches) -> None:
     ("labellings", "expected"), [(100, [1, 2, 3, 4]), (2, [1, 1, 2, 2]), (1, [1, 1, 1, 1])]
 )
 def test_labellings_are_spread_over_the_training(
-    labellings: int, expected: list[int], make: Make, digits: Batches
+    labellings: int, expected: list[int], make: Make, digits: Tensor
 ) -> None:
     model = make(SeLa, images=128, labellings=labellings)
     found = []
     for epoch in range(4):
         model.progress.fill_(max(0.0, epoch / 4))
         with torch.no_grad():
-            model.regularizer.on_epoch_start(model, digits.at(range(128)).split(50))
+            model.regularizer.on_epoch_start(model, digits[:128].split(50))
         found.append(int(model.regularizer.labelled))
     assert found == expected
 
 
-def test_labels_of_digits_are_balanced_and_learned(make: Make, train: Train, digits: Batches) -> None:
-    model = make(SeLa, images=len(digits))
-    rows = train(model, digits, epochs=10, warmup=2)
-    sizes_K = torch.bincount(model.regularizer.labels_N, minlength=10) / len(digits)
+def test_labels_of_digits_are_balanced_and_learned(train: Train) -> None:
+    trained = train(SeLa, epochs=10, warmup=2)
+    rows, labels_N = trained.history, trained.model.regularizer.labels_N
+    sizes_K = torch.bincount(labels_N, minlength=10) / len(labels_N)
     assert sizes_K.min() > 0.095
     assert sizes_K.max() < 0.105
     assert rows[-1]["log_max"]["label_mass_deviation"] == pytest.approx(

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from regbench.data.batches import Batches
 from regbench.testing import assert_conforms
 from regbench_clustering import SwAV
 
@@ -56,11 +55,11 @@ def swapped(scores: list[Tensor], queued: list[Tensor] | None = None) -> Tensor:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_the_loss_and_its_gradient_are_the_papers_codes_held_fixed(
-    full: bool, make: Make, digits: Batches, monkeypatch: pytest.MonkeyPatch
+    full: bool, make: Make, digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make(SwAV, clusters=4, weight=3.0, queue=32)
-    method, x_BCHW = model.regularizer, digits.at(range(12))
-    views = [digits.at(range(100, 112)), digits.at(range(200, 212))]
+    method, x_BCHW = model.regularizer, digits[:12]
+    views = [digits[100:112], digits[200:212]]
     left = iter(views)
     monkeypatch.setattr(type(method.options), "view", lambda options, x: next(left))
     queue_VQD = torch.nn.functional.normalize(torch.randn(2, 32, 8), dim=2)
@@ -79,23 +78,21 @@ def test_the_loss_and_its_gradient_are_the_papers_codes_held_fixed(
 
 
 @pytest.mark.parametrize("queue", [0, 16])
-def test_directions_have_length_one_after_every_step(
-    queue: int, make: Make, train: Train, digits: Batches
-) -> None:
-    model = make(SwAV, queue=queue, queue_start=0.0)
-    before_KD = model.regularizer.head.weight.detach().clone()
-    train(model, digits, epochs=2, warmup=1)
-    after_KD = model.regularizer.head.weight.detach()
+def test_directions_have_length_one_after_every_step(queue: int, train: Train) -> None:
+    before_KD, after_KD = (
+        train(SwAV, queue=queue, queue_start=0.0, epochs=epochs).model.regularizer.head.weight.detach()
+        for epochs in (0, 2)
+    )
     assert (after_KD - before_KD).norm() > 0.1
     torch.testing.assert_close(after_KD.norm(dim=1), torch.ones(10))
 
 
-def test_the_queue_holds_the_latest_codes_of_each_view_newest_first(make: Make, digits: Batches) -> None:
+def test_the_queue_holds_the_latest_codes_of_each_view_newest_first(make: Make, digits: Tensor) -> None:
     model = make(SwAV, queue=20, queue_start=0.5, **WHOLE)
     method, seen = model.regularizer, []
     for step, progress in enumerate((0.0, 0.4, 0.6, 0.9)):
         model.progress.fill_(progress)
-        x_BCHW = digits.at(range(8 * step, 8 * step + 8))
+        x_BCHW = digits[8 * step : 8 * step + 8]
         list(method.steps(model, x_BCHW))
         seen.append(torch.nn.functional.normalize(model.encode(x_BCHW).detach()))
         assert method.queued.item() == (0, 0, 8, 16)[step]
@@ -105,12 +102,12 @@ def test_the_queue_holds_the_latest_codes_of_each_view_newest_first(make: Make, 
 
 
 def test_codes_of_digits_are_balanced_and_agree_between_views(
-    make: Make, train: Train, digits: Batches
+    train: Train,
 ) -> None:
-    model = make(SwAV, latent=32)
-    rows = train(model, digits, epochs=14, warmup=2)[2:]
-    assigned_N = model.regularizer.assign(model.codes(digits.sequential(500)))
-    sizes_K = torch.bincount(assigned_N, minlength=10) / len(digits)
+    trained = train(SwAV, latent=32, epochs=14, warmup=2)
+    rows, codes_ND = trained.history[2:], trained.codes()
+    assigned_N = trained.model.regularizer.assign(codes_ND)
+    sizes_K = torch.bincount(assigned_N, minlength=10) / len(codes_ND)
     # Codes that tell nothing leave the swapped prediction at log 10 = 2.30.
     assert rows[-1]["log"]["swapped"] < 2.0
     in_use = torch.special.entr(sizes_K).sum().exp()
