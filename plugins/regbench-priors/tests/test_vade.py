@@ -205,6 +205,11 @@ def test_codes_that_are_all_equal_are_no_fault() -> None:
     assert all(parameter.isfinite().all() for parameter in vade.parameters())
 
 
+def test_its_learning_rate_is_the_suite_s_unless_set() -> None:
+    assert method().optimizers() == {}
+    assert method(lr=0.002).optimizers() == {"loss": regbench.AdamOptions(lr=0.002)}
+
+
 def test_more_clusters_than_training_images_are_refused() -> None:
     dims = Dims(latent=3, features=4, channels=1, side=8, images=3)
     with pytest.raises(regbench.RegbenchError, match="clusters = 4: expected at most 3"):
