@@ -122,13 +122,16 @@ def looks(run: Run) -> dict[str, Look]:
     hues = {name: FAMILIES[i % len(FAMILIES)] for i, name in enumerate(others)}
     if home is not None:
         hues[home] = BASELINE
-    found = {}
+    found: dict[str, Look] = {}
     for rank, (name, hue) in enumerate(hues.items()):
         members = [method for method in run.methods if family_of[method] == name]
-        shift = rank // len(FAMILIES)  # beyond the palette, the line style has to tell them apart
+        # Beyond the palette the line style has to tell them apart.
+        shift = 0 if name == home else rank // len(FAMILIES)
         for i, method in enumerate(members):
             tone = len(members) - 1 - i if name == home else i
-            found[method] = Look(_shade(hue, tone, len(members)), LINES[(i + shift) % len(LINES)])
+            color = _shade(hue, tone, len(members))
+            free = [Look(color, LINES[(i + shift + k) % len(LINES)]) for k in range(len(LINES))]
+            found[method] = next((look for look in free if look not in found.values()), free[0])
     return {method: found[method] for method in run.methods}
 
 

@@ -5,6 +5,8 @@ import re
 import zlib
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import matplotlib as mpl
 import pytest
@@ -14,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 
 from regbench.report.style import CLASSES, looks, paper, plain, save, slug
+from regbench.store.records import Run
 from tests.report.synthetic import make_run
 
 MANY = ["AE", "VAE-KL", "InfoVAE-MMD", *(f"ProtoVAE K={k}" for k in (1, 2, 5, 10, 20, 30, 50))]
@@ -36,6 +39,18 @@ def test_a_sweep_goes_from_light_to_dark_in_one_hue(tmp_path: Path) -> None:
     assert brightness == sorted(brightness, reverse=True)
     lines = [str(found[method].line) for method in MANY if method.startswith("Proto")]
     assert all(a != b for a, b in pairwise(lines))
+
+
+def test_far_more_methods_than_colours_still_look_different() -> None:
+    """Sweeps of three lie among single methods, so that middle tones and hues meet."""
+    labels = {"AE": "ae"}
+    labels |= {f"swept{i} {k}": f"swept{i}" for i in range(12) for k in (1, 2, 3)}
+    labels |= {f"single{i}": f"single{i}" for i in range(6)}
+    cells = [SimpleNamespace(method=m, key={"regularizer": {"name": name}}) for m, name in labels.items()]
+    run = SimpleNamespace(methods=tuple(labels), cells=cells, suite={"baseline": "AE"})
+    found = looks(cast("Run", run))
+    assert len({(look.color, str(look.line)) for look in found.values()}) == len(labels)
+    assert found["AE"].line == "-"
 
 
 def test_colours_stand_out_from_white_paper(tmp_path: Path) -> None:
