@@ -39,6 +39,8 @@ def test_the_loss_is_that_of_a_loop_over_codes_and_kernels() -> None:
     assert update.loss.item() == pytest.approx(expected, rel=1e-5)
     assert update.log["size"].item() == pytest.approx(0.3 * size, rel=1e-5)
     assert update.log["decay"].item() == pytest.approx(0.02 * decay, rel=1e-5)
+    moved = {id(each) for module in update.updates for each in module.parameters()}
+    assert moved == {id(each) for each in model.parameters()}
 
 
 @pytest.mark.parametrize(
