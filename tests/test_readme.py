@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -30,3 +32,14 @@ def test_its_table_is_the_committed_reports() -> None:
 def test_its_picture_is_committed() -> None:
     (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert (ROOT / picture).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "readme", sorted(ROOT.glob("plugins/*/README.md")), ids=lambda path: path.parent.name
+)
+def test_numbers_of_a_packages_comparison_are_in_the_committed_report(readme: Path) -> None:
+    report = (ROOT / "reports" / "related-work-small" / "table.md").read_text(encoding="utf-8")
+    section = readme.read_text(encoding="utf-8").partition("## In the comparison")[2]
+    numbers = re.findall(r"\d+(?:\.\d+)? ± \d+(?:\.\d+)?", section)
+    assert numbers
+    assert [number for number in numbers if number not in report] == []

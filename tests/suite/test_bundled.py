@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
 from collections import Counter
@@ -180,6 +181,15 @@ def test_related_work_holds_every_method_and_gives_all_the_same_schedule(
         assert (entry.family is not None) == bool(plugins.regularizer(entry.name).cls.prior)
     datasets = {"related-work": {"MNIST", "CIFAR-10", "CIFAR-100"}, "related-work-small": {"Digits", "MNIST"}}
     assert {cell.dataset for cell in cells} == datasets[name]
+
+
+def test_the_committed_report_of_related_work_has_every_methods_row_on_every_data_set(
+    plugins: Registry,
+) -> None:
+    with (ROOT / "reports" / "related-work-small" / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["quantity"] == "mse" and row["trained"] == "True"]
+    found = {(row["dataset"], row["method"]) for row in rows if float(row["seeds_done"]) == 3}
+    assert found == {(cell.dataset, cell.method) for cell in plan("related-work-small", plugins)}
 
 
 def test_every_option_of_a_bundled_plugin_is_described(plugins: Registry) -> None:
