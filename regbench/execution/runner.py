@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from regbench.data.split import prepare
 from regbench.errors import DataError, RegbenchError
 from regbench.evaluation.anchors import compute_anchors
 from regbench.evaluation.classifier import VERSION, Classifier, shape_of, train_classifier
-from regbench.evaluation.references import reference_numbers
+from regbench.evaluation.references import REFERENCES, reference_numbers
 from regbench.execution.checkpoint_policy import CheckpointPolicy
 from regbench.execution.events import Listener
 from regbench.execution.interrupt import StopSignal
@@ -199,11 +199,19 @@ class CellRunner:
             weights = classifier_file(self.writer.path, spec.dataset, "pt")
             content = weights.read_bytes() if weights.is_file() else b""
             if hashlib.sha256(content).hexdigest() == known["sha256"]:
-                return Classifier.load(content, shape_of(data.split), self.device)
+                classifier = Classifier.load(content, shape_of(data.split), self.device)
+                if known.get("references") != REFERENCES:
+                    self._write_references(spec, data, classifier, basis)
+                return classifier
         classifier = train_classifier(data.split, self.device)
+        self._write_references(spec, data, classifier, basis)
+        return classifier
+
+    def _write_references(
+        self, spec: CellSpec, data: CellData, classifier: Classifier, basis: Mapping[str, Any]
+    ) -> None:
         facts = {**reference_numbers(classifier, data.split), "basis": basis}
         self.writer.write_classifier(spec.dataset, facts, classifier.weights)
-        return classifier
 
 
 def never_begun(task: Task, error: BaseException, engine: str) -> Outcome:

@@ -145,13 +145,14 @@ def reference_values(summary: Summary) -> list[tuple[str, dict[str, float]]]:
     """What no method was trained for: label, and its values by quantity.
 
     The mean image and principal components as reconstructions, training images in the place of samples, pixels in
-    the place of codes.
+    the place of codes (probes on them, and k-means with as many clusters as classes).
     """
     anchors, classifier = summary.anchors or {}, summary.classifier or {}
     rows: list[tuple[str, dict[str, Any]]] = [("mean image", {"mse": anchors.get("mean_image_mse")})]
     if anchors.get("pca_mse") is not None:
         rows.append((f"PCA-{anchors['pca_components']}", {"mse": anchors["pca_mse"]}))
     pixels = {f"probe_{name}": classifier.get(f"{name}_pixels") for name in ("knn", "linear")}
+    pixels |= {f"clusters_{name}": v for name, v in (classifier.get("clusters_pixels") or {}).items()}
     floors = {f"samples_{name}": value for name, value in (classifier.get("floors") or {}).items()}
     rows += [("pixels", pixels), ("training images", floors)]
     found = [

@@ -213,7 +213,8 @@ class Run:
 
     def classifier(self, dataset: str) -> dict[str, Any] | None:
         """What is known of the suite's own classifier of a data set: ``sha256``, ``accuracy``, ``knn_pixels``,
-        ``linear_pixels``, ``floors`` (of sample quality) and ``basis``; ``None`` where there is none.
+        ``linear_pixels``, ``clusters_pixels``, ``floors`` (of sample quality), ``references`` and ``basis``; ``None``
+        where there is none.
         """
         return read_classifier(self.path, dataset)
 

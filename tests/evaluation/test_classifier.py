@@ -16,7 +16,7 @@ from regbench.evaluation.classifier import (
     train_classifier,
     training_steps,
 )
-from regbench.evaluation.references import reference_numbers
+from regbench.evaluation.references import REFERENCES, reference_numbers
 from tests.evaluation.models import random_array
 
 CPU = torch.device("cpu")
@@ -120,6 +120,11 @@ def test_reference_numbers_are_those_of_images_beside_images(trained: tuple[Spli
     assert found["accuracy"] == classifier.accuracy(split.test, split.test_labels)
     assert found["knn_pixels"] > 0.95
     assert found["linear_pixels"] > 0.95
+    # What is bright or dark falls apart by itself.
+    assert found["clusters_pixels"] == pytest.approx(
+        {"purity": 1, "nmi": 1, "ari": 1, "accuracy": 1}, abs=0.05
+    )
+    assert found["references"] == REFERENCES
     assert found["floors"].keys() == {"precision", "recall", "density", "coverage", "frechet"}
     assert found["floors"]["precision"] > 0.7, "training images pass for test images"
     noise, _ = classifier.judge(random_array(60))

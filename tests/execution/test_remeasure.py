@@ -106,7 +106,10 @@ def test_a_result_holds_its_version_classes_and_classifier(place: Path) -> None:
     assert result["evaluation"] == EVALUATION
     assert result["classes"] == [str(digit) for digit in range(10)]
     assert result["classifier"] == {"sha256": known["sha256"], "accuracy": known["accuracy"]}
-    assert known.keys() == {"sha256", "accuracy", "knn_pixels", "linear_pixels", "floors", "basis"}
+    assert known.keys() == {
+        *("sha256", "accuracy", "knn_pixels", "linear_pixels", "clusters_pixels", "floors"),
+        *("references", "basis"),
+    }
     assert finished.classifier("mnist") is None
     arrays = finished.cells[0].arrays()
     assert arrays["synthesis"].shape == (10, 4, 4, 1, 16, 16)
@@ -131,6 +134,19 @@ def test_the_classifier_is_trained_once_and_kept_with_its_checksum(
     weights.write_bytes(b"torn")
     assert run(place, force=["AE"]).classifier("digits") == first, "trained anew, to the same weights"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == first["sha256"]
+
+
+def test_references_of_an_earlier_version_are_completed_and_the_classifier_kept(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(place).classifier("digits")
+    assert first is not None
+    facts = place / "runs" / "tiny" / "derived" / "classifier" / "digits.json"
+    facts.write_text(
+        json.dumps({k: v for k, v in first.items() if k not in ("clusters_pixels", "references")})
+    )
+    monkeypatch.setattr(runner, "train_classifier", never)
+    assert run(place, AE + PROTO).classifier("digits") == first
 
 
 def test_other_images_get_another_classifier(place: Path) -> None:

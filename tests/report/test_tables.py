@@ -261,6 +261,7 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
         "accuracy": 0.95,
         "knn_pixels": 0.9,
         "linear_pixels": 0.8,
+        "clusters_pixels": {"purity": 0.75, "nmi": 0.7, "ari": 0.6, "accuracy": 0.72},
         "floors": {"precision": 0.97, "recall": 0.96, "density": 1.01, "coverage": 0.98, "frechet": 1.5},
     }
     file = classifier_file(run.path, "digits")
@@ -276,12 +277,14 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
         assert cell_of(table, "training images", f"samples_{name}", "").value == value
     assert cell_of(table, "pixels", "probe_knn", "").value == 0.9
     assert cell_of(table, "pixels", "probe_linear", "").value == 0.8
+    assert cell_of(table, "pixels", "clusters_accuracy", "").value == 0.72
     # Each reference stands where it has something to say, and nowhere else.
     references = {group: [r.method for r in table.pick(group).rows if not r.code] for group in table.groups}
     assert references["metric"] == ["mean image", "PCA-256"]
     assert references["codes"] == ["pixels"]
     assert references["samples"] == ["training images"]
-    assert not references["prior"] + references["cost"] + references["difference"] + references["clusters"]
+    assert references["clusters"] == ["pixels"]
+    assert not references["prior"] + references["cost"] + references["difference"]
     (note,) = (note.text for note in table.notes if "suite's classifier, in whose" in note.text)
     assert "0.95" in note
     assert "abababababab" in note
