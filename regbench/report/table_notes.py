@@ -100,6 +100,8 @@ def _environment_notes(summary: Summary) -> Iterator[Note]:
 
 
 def _anchor_notes(summary: Summary) -> Iterator[Note]:
+    if (summary.classifier or {}).get("clusters_pixels"):
+        yield Note("pixels: k-means on pixels, with as many clusters as classes.", groups=("clusters",))
     anchors = summary.anchors
     if anchors is None:
         return

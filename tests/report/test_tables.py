@@ -284,6 +284,8 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
     assert references["codes"] == ["pixels"]
     assert references["samples"] == ["training images"]
     assert references["clusters"] == ["pixels"]
+    assert "k-means on pixels, with as many clusters as classes" in notes_of(table.pick("clusters"))
+    assert "k-means on pixels" not in notes_of(table.pick("codes"))
     assert not references["prior"] + references["cost"] + references["difference"]
     (note,) = (note.text for note in table.notes if "suite's classifier, in whose" in note.text)
     assert "0.95" in note
