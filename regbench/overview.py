@@ -9,7 +9,9 @@ Shape suffixes: B batch, C channels, H height, W width; N, M, P sides of matrice
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
 import inspect
 import io
 import math
@@ -25,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from regbench.api import Dims, Regularizer
+from regbench.errors import PluginError, RegbenchError, UsageError
 from regbench.evaluation.samples import FITTED
 from regbench.model import Model
 from regbench.nets import NetShape, SharedAutoencoder
@@ -91,21 +94,27 @@ def count(method: type[Regularizer]) -> Counted:
         model = Model(SharedAutoencoder(shape), method(method.Options(), dims))
         x_BCHW, model.index_B = torch.rand(BATCH, CHANNELS, SIDE, SIDE), torch.arange(BATCH)
         steps = 0
-        with FlopCounterMode(
-            display=False, custom_mapping={torch.ops.regbench.ieee_matmul: _matmul}
-        ) as counter:
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.regbench.ieee_matmul: _matmul})
+        counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+        with counter:
             for update in model.regularizer.steps(model, x_BCHW):
                 torch.autograd.grad(update.loss, parameters_of(update.updates))
                 steps += 1
         own = model.regularizer
+        saved = own.state_dict()
         return Counted(
             steps,
             counter.get_total_flops(),
             sum(parameter.numel() for parameter in own.parameters()),
-            sum(buffer.numel() for buffer in own.state_dict().values())
-            - sum(parameter.numel() for parameter in own.parameters()),
+            sum(buffer.numel() for name, buffer in own.named_buffers() if name in saved),
             bool(own.stochastic),
         )
+
+
+class _NoModules(contextlib.nullcontext[None]):
+    """Counts everything as one. torch's own attribution to modules refuses gradients by an image, as penalties take."""
+
+    parents = ("Global",)
 
 
 def _matmul(a_NM: Sequence[int], b_MP: Sequence[int], **_: Any) -> int:
@@ -143,7 +152,14 @@ def table(plugins: Iterable[Plugin], home: Path | None = None) -> str:
 
 def _row(plugin: Plugin, ae: int, home: Path | None) -> tuple[str, ...]:
     method: type[Regularizer] = plugin.cls
-    found = count(method)
+    try:
+        found = count(method)
+    except Exception as error:
+        raise PluginError(
+            f"{method.name} ({plugin.origin}): a step with its default options cannot be counted: "
+            f"{type(error).__name__}: {error}",
+            hint="it is run on tensors without contents, so no value may be read; regbench check says where one is",
+        ) from error
     return (
         f"`{method.name}`",
         _origin(plugin, home),
@@ -174,21 +190,50 @@ def _sampler(method: type[Regularizer]) -> str:
 
 
 def updated(page: str, plugins: Iterable[Plugin], home: Path | None = None) -> str:
-    """The page with its table written anew."""
+    """The page with its table written anew. Raises ``UsageError`` for a page without the two marks."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
+        raise UsageError(
+            "the page does not have the two marks, each once and in their order",
+            hint=f"put these two lines where the table belongs:\n{BEGIN}\n{END}",
+        )
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{table(plugins, home)}\n\n{END}{after}"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the table into a page."""
-    (name,) = arguments
-    page = Path(name)
-    text = updated(
-        page.read_text(encoding="utf-8"), registry().regularizers.values(), page.absolute().parent.parent
+def write(page: Path) -> None:
+    """Write the table of all methods that are installed into a page."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{page}: {error}", hint="give the path of a Markdown page") from error
+    found = registry()
+    if found.broken:
+        reasons = "".join(f"\n  {broken.origin}: {broken.reason}" for broken in found.broken)
+        raise PluginError(
+            f"methods would be missing, as there are broken plugins:{reasons}",
+            hint="regbench plugins --traceback shows where they broke",
+        )
+    page.write_text(
+        updated(text, found.regularizers.values(), page.absolute().parent.parent), encoding="utf-8"
     )
-    page.write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m regbench.overview",
+        description="Write a table of all methods that are installed into a Markdown page, between its two marks.",
+    )
+    parser.add_argument("page", type=Path, metavar="PAGE", help="such as docs/methods.md")
+    page: Path = parser.parse_args(arguments).page
+    try:
+        write(page)
+    except RegbenchError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

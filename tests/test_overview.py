@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-from regbench import Regularizer, overview
+from regbench import Regularizer, Update, overview
+from regbench.errors import PluginError, UsageError
+from regbench.model import Model
 from regbench.nets import forward_flops
-from regbench.plugins import registry
+from regbench.plugins import Broken, Plugin, Registry, registry
 from regbench.regularizers.ae import AE
 from tests.packages import ROOT, with_packages
 
@@ -108,16 +112,90 @@ def test_lines_of_code_and_a_method_that_says_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_main_writes_the_installed_methods_into_a_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_main_writes_the_installed_methods_into_a_page(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "page.md"
     page.parent.mkdir()
     page.write_text(f"before\n{overview.BEGIN}\nold\n{overview.END}\nafter\n")
-    monkeypatch.setattr(sys, "argv", ["overview", str(page)])
-    overview.main(sys.argv[1:])
+    assert overview.main([str(page)]) == 0
     text = page.read_text()
     assert text.startswith(f"before\n{overview.BEGIN}\n\n| method |")
     assert "| `proto-vae` | regbench |" in text
     assert text.endswith(f"|\n\n{overview.END}\nafter\n")
     assert "old" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no marks",
+        f"{overview.BEGIN}\nno end, and text that must stay",
+        f"{overview.END}\n{overview.BEGIN}",
+        f"{overview.BEGIN}\n{overview.END}\n{overview.BEGIN}\n{overview.END}",
+    ],
+)
+def test_a_page_without_both_marks_is_left_alone(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert overview.main([str(page)]) == UsageError.exit_code
+    assert page.read_text() == text
+    shown = capsys.readouterr().err
+    assert "does not have the two marks" in shown
+    assert f"\n{overview.BEGIN}\n{overview.END}\n" in shown  # to be copied from there
+
+
+def test_a_missing_page_and_no_page_are_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert overview.main([str(tmp_path / "nowhere.md")]) == UsageError.exit_code
+    shown = capsys.readouterr().err
+    assert "nowhere.md" in shown
+    assert "hint: give the path" in shown
+    with pytest.raises(SystemExit):
+        overview.main([])
+    assert "PAGE" in capsys.readouterr().err
+
+
+def test_a_broken_plugin_does_not_lose_its_row_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{overview.BEGIN}\nold\n{overview.END}\n")
+    broken = Registry(broken=[Broken("mine (mine)", "import failed: ImportError: no", "")])
+    monkeypatch.setattr(overview, "registry", lambda: broken)
+    assert overview.main([str(page)]) == PluginError.exit_code
+    assert "mine (mine): import failed" in capsys.readouterr().err
+    assert "old" in page.read_text()
+
+
+class Contractive(Regularizer):
+    """A penalty on the code's gradient by the image."""
+
+    name = "contractive"
+
+    def steps(self, model: Model, x_BCHW: Tensor) -> Iterator[Update]:
+        x_BCHW = x_BCHW.requires_grad_()
+        z_BD = model.encode(x_BCHW)
+        (gradient_BCHW,) = torch.autograd.grad(z_BD.sum(), x_BCHW, create_graph=True)
+        loss = model.reconstruction_loss(z_BD, x_BCHW) + gradient_BCHW.square().sum()
+        yield Update("loss", loss, updates=[*model.encoding, model.decoder])
+
+
+class Waits(Regularizer):
+    """Reads a value in its step."""
+
+    name = "waits"
+
+    def forward(self, code_BD: Tensor, h_BF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return code_BD, {"norm": code_BD.norm() / code_BD.norm().item()}
+
+
+def test_gradients_of_gradients_count() -> None:
+    assert overview.count(Contractive).operations > 1.3 * overview.count(AE).operations
+
+
+def test_a_method_that_cannot_be_counted_is_named() -> None:
+    plugin = Plugin("waits", Waits, "mine", "1", "", "mine/waits.py")
+    with pytest.raises(PluginError, match=r"waits \(mine/waits.py\): a step .* cannot be counted"):
+        overview.table([plugin])
