@@ -275,7 +275,23 @@ def _checked(cls: Any, base: type[Any], hook: str, origin: str, distribution: st
     if issubclass(cls, ABC) and inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"{cls.__name__} does not define {missing}")
+    if hook == "regbench_regularizers":
+        _check_sampling(cls, base)
     return Plugin(name, cls, distribution, version, source_hash(cls), origin)
+
+
+def _check_sampling(cls: Any, base: type[Any]) -> None:
+    """What a regularizer says it samples from is one thing, and it samples."""
+    if cls.prior and cls.ex_post:
+        raise PluginError(
+            f"{cls.__name__} has both prior and ex_post, and sample() draws from one of them: keep prior if "
+            "the training draws codes to it, ex_post if it is fitted to them afterwards"
+        )
+    if (cls.prior or cls.ex_post) and cls.sample is base.sample:
+        named = "prior" if cls.prior else "ex_post"
+        raise PluginError(
+            f"{cls.__name__}.{named} says what is sampled from, but it does not define sample()"
+        )
 
 
 def _broken(origin: str, stage: str, error: BaseException, names: tuple[str, ...]) -> Broken:

@@ -93,6 +93,22 @@ def test_broken_plugins_are_listed_with_their_reason(tmp_path: Path, text: str, 
     assert broken.traceback
 
 
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ("prior = ex_post = 'N(0, I)'", "Mine has both prior and ex_post"),
+        ("prior = 'N(0, I)'", "Mine.prior says what is sampled from, but it does not define sample()"),
+        ("ex_post = 'a mixture'", "Mine.ex_post says what is sampled from, but"),
+    ],
+)
+def test_what_is_said_of_sampling_must_be_one_thing_and_true(
+    tmp_path: Path, attributes: str, reason: str
+) -> None:
+    path = write(tmp_path, GOOD.replace('name = "mine"', f'name = "mine"; {attributes}'))
+    assert attributes in path.read_text()
+    assert reason in only_broken(path).reason
+
+
 def test_a_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="there is no such file"):
         registry([tmp_path / "nothing.py"])

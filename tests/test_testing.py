@@ -130,7 +130,7 @@ def test_the_number_of_threads_is_as_before() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        train(Traced, epochs=1, images=64)
+        train(Traced, epochs=1, warmup=0, images=64)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -142,9 +142,10 @@ def test_the_number_of_threads_is_as_before() -> None:
         ({"images": 0}, "images = 0: expected 1 to 1,797"),
         ({"images": 1798}, "images = 1798: expected 1 to 1,797"),
         ({"epochs": -1}, "epochs = -1"),
+        ({"epochs": 5, "warmup": 5}, "epochs = 5, warmup = 5: all of it is warm-up"),
         ({"images": 10}, "batch_size = 32, but there are only 10"),
     ],
 )
 def test_what_does_not_go_together_is_refused(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        train(Traced, **{"epochs": 1, **wrong})
+        train(Traced, **{"epochs": 1, "warmup": 0, **wrong})

@@ -73,6 +73,11 @@ def train(
         )
     if min(epochs, warmup) < 0:
         raise UsageError(f"epochs = {epochs}, warmup = {warmup}: expected at least 0")
+    if 0 < epochs <= warmup:
+        raise UsageError(
+            f"epochs = {epochs}, warmup = {warmup}: all of it is warm-up, in which the method does nothing; "
+            "expected more epochs than warmup, or epochs = 0 for the model as it starts"
+        )
     all_NCHW = Batches(pixels_NCHW, "cpu").at(range(len(pixels_NCHW)))
     shape = NetShape(1, 8, latent, features, tuple(widths), bottleneck_relu=bottleneck_relu)
     settings = TrainingSettings(epochs, warmup, batch_size, AdamSettings(lr=lr), "fp32")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
+from torch.autograd import Function
 
 from regbench.api import Regularizer
 from regbench.conformance.bench import (
@@ -21,6 +24,7 @@ from regbench.conformance.bench import (
     differing,
     one_batch,
 )
+from regbench.training.discover import parameters_of
 from regbench.training.stepper import AdamSettings
 
 NAMES = {"_local_scalar_dense": ".item(), float(), int(), bool() or `if` on a tensor"}
@@ -307,7 +311,7 @@ def sampling_from_the_prior(bench: Bench) -> Fault | None:
     if not named:
         return Fault(
             "sample() draws codes, but neither `prior` nor `ex_post` says from what",
-            "set `prior = 'N(0, I)'` or the like",
+            "set `prior = 'N(0, I)'` or the like, or `ex_post` where a density is fitted after the training",
         )
     return None
 
@@ -330,6 +334,49 @@ def clusters_have_shapes(bench: Bench) -> Fault | None:
     return None
 
 
+class _TakenTwice(RuntimeError):
+    """A gradient was asked for that has a gradient of its own."""
+
+
+class _Once(Function):
+    """The identity; its gradient has no gradient of its own, as in compiled code."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # as it is where a graph of the gradient is made
+            raise _TakenTwice
+        return gradient
+
+
+def no_gradients_of_gradients(bench: Bench) -> Fault | None:
+    """a method that takes gradients of gradients through the shared net says so by `compilable = False`"""
+    if not bench.method.compilable:
+        raise Skip("`compilable` is False")
+    model = bench.model()
+    model.index_B = torch.arange(BATCH, device=bench.device)
+    features = model.features
+
+    def once(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        code_BD, h_BF = features(x_BCHW)
+        return _Once.apply(code_BD), _Once.apply(h_BF)
+
+    model.features = once  # type: ignore[method-assign]
+    try:
+        for update in model.regularizer.steps(model, bench.x_BCHW):
+            torch.autograd.grad(update.loss, parameters_of(update.updates))
+    except _TakenTwice:
+        return Fault(
+            "its loss has gradients of gradients, which compiled code does not give: where a training is compiled, it "
+            "would fail",
+            "set `compilable = False` in the class",
+        )
+    return None
+
+
 CHECKS: tuple[Callable[[Bench], Fault | None], ...] = (
     options_round_trip,
     finite_gradients,
@@ -342,6 +389,7 @@ CHECKS: tuple[Callable[[Bench], Fault | None], ...] = (
     checkpoint_round_trip,
     training_end_repeats,
     no_host_sync,
+    no_gradients_of_gradients,
     works_in_bfloat16,
     sampling_from_the_prior,
     clusters_have_shapes,
