@@ -52,7 +52,7 @@ NO_CODE = (
 )
 COLUMNS = (
     "method",
-    "from",
+    "package",
     "what is regularized",
     "prior",
     "new codes from",
@@ -161,7 +161,7 @@ def _row(plugin: Plugin, ae: int, home: Path | None) -> tuple[str, ...]:
             hint="it is run on tensors without contents, so no value may be read; regbench check says where one is",
         ) from error
     return (
-        f"`{method.name}`",
+        _named(method),
         _origin(plugin, home),
         method.regularizes or "–",
         method.prior or "none",
@@ -179,6 +179,13 @@ def _origin(plugin: Plugin, home: Path | None) -> str:
     readme = Path("plugins", plugin.distribution, "README.md")
     linked = home is not None and (home / readme).is_file()
     return f"[{plugin.distribution}](../{readme.as_posix()})" if linked else plugin.distribution
+
+
+def _named(method: type[Regularizer]) -> str:
+    """The method's name, with a link to its paper where that is an arXiv number or a DOI."""
+    kind, _, number = method.paper.partition(":")
+    home = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}.get(kind)
+    return f"[`{method.name}`]({home}{number})" if home and number else f"`{method.name}`"
 
 
 def _sampler(method: type[Regularizer]) -> str:

@@ -91,6 +91,8 @@ class MethodRow:
     """The method's own warnings, by seed."""
     environment: Mapping[str, tuple[str, ...]]
     """What is in ``MIXABLE``, of the finished cells; more than one of a kind: they are mixed."""
+    samples_from: tuple[str, ...]
+    """What the samples of its finished cells were drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ def _method_rows(frame: pd.DataFrame, method: str, metrics: Iterable[str]) -> It
             environment={
                 kind: tuple(str(value) for value in done[kind].dropna().unique()) for kind in MIXABLE
             },
+            samples_from=tuple(str(value) for value in done["samples_from"].dropna().unique()),
         )
 
 

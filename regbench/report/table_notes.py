@@ -41,6 +41,7 @@ def table_notes(summary: Summary) -> Iterator[Note]:
     yield from _difference_notes(summary)
     yield from _environment_notes(summary)
     yield from _anchor_notes(summary)
+    yield from _source_notes(summary)
     if summary.classifier is not None:
         yield Note(
             f"The suite's classifier, in whose features samples are judged: test accuracy "
@@ -97,6 +98,17 @@ def _environment_notes(summary: Summary) -> Iterator[Note]:
         if len(methods) > 1:
             listed = "; ".join(f"{value}: {', '.join(names)}" for value, names in methods.items())
             yield Note(f"Rows differ in {kind} ({listed}): costs, and small differences, may come from that.")
+
+
+def _source_notes(summary: Summary) -> Iterator[Note]:
+    """What samples were drawn from, which differs between methods: a prior, or what was fitted to their codes."""
+    methods: dict[str, dict[str, None]] = {}
+    for row in summary.rows:
+        for source in row.samples_from:
+            methods.setdefault(source, {})[row.method] = None
+    if methods:
+        listed = "; ".join(f"{source} ({', '.join(names)})" for source, names in methods.items())
+        yield Note(f"Samples are drawn from: {listed}.", groups=("samples",))
 
 
 def _anchor_notes(summary: Summary) -> Iterator[Note]:

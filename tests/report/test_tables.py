@@ -287,6 +287,9 @@ def test_real_images_and_pixels_stand_beside_samples_and_probes(tmp_path: Path) 
     assert "k-means on pixels, with as many clusters as classes" in notes_of(table.pick("clusters"))
     assert "k-means on pixels" not in notes_of(table.pick("codes"))
     assert not references["prior"] + references["cost"] + references["difference"]
+    (sources,) = (note for note in table.notes if note.text.startswith("Samples are drawn from: "))
+    assert sources.groups == ("samples",)
+    assert "Gaussian fitted to the training codes (AE)" in sources.text
     (note,) = (note.text for note in table.notes if "suite's classifier, in whose" in note.text)
     assert "0.95" in note
     assert "abababababab" in note
