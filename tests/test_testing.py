@@ -142,7 +142,7 @@ def test_the_number_of_threads_is_as_before() -> None:
         ({"images": 0}, "images = 0: expected 1 to 1,797"),
         ({"images": 1798}, "images = 1798: expected 1 to 1,797"),
         ({"epochs": -1}, "epochs = -1"),
-        ({"epochs": 5, "warmup": 5}, "epochs = 5, warmup = 5: all of it is warm-up"),
+        ({"epochs": 4, "warmup": 5}, "epochs = 4, warmup = 5: the training ends within the warm-up"),
         ({"images": 10}, "batch_size = 32, but there are only 10"),
     ],
 )

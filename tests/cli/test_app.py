@@ -132,7 +132,7 @@ def test_check_reports_and_fails(
 ) -> None:
     plugin = write_plugin(place)
     assert call(monkeypatch, "check", plugin) == 0
-    assert "falling: 0 of 14 checks failed" in capsys.readouterr().out
+    assert "falling: 0 of 15 checks failed" in capsys.readouterr().out
     assert call(monkeypatch, "check", plugin, "--option", "fall=true", "--traceback") == 2
     out, err = capsys.readouterr()
     assert "RuntimeError: I fell" in out
