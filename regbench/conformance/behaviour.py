@@ -61,8 +61,9 @@ def train(
     of 8 x 8 pixels, in a small net on the CPU: about 0.2 s per epoch.
 
     ``epochs`` counts the ``warmup``: with as many the model is as the method finds it, and with 0 it is as it starts,
-    and nothing of the method but its ``build`` has run. All else is as in a suite. The same arguments give the same numbers, and leave torch's random stream at the
-    same place, so that what a test draws afterwards is the same each time.
+    and nothing of the method but its ``build`` has run. All else is as in a suite. The same arguments give the same
+    numbers, and leave torch's random stream at the same place, so that what a test draws afterwards is the same each
+    time.
 
     Raises ``UsageError`` for arguments that do not go together, and what the method raises.
     """
@@ -76,8 +77,8 @@ def train(
     if 0 < epochs < warmup:
         raise UsageError(
             f"epochs = {epochs}, warmup = {warmup}: the training ends within the warm-up, in which the method does "
-            "nothing; expected more epochs than warmup, as many for the codes that the method starts from, or 0 for the "
-            "model as it is built"
+            "nothing; expected more epochs than warmup, as many for the codes that the method starts from, or 0 for "
+            "the model as it is built"
         )
     all_NCHW = Batches(pixels_NCHW, "cpu").at(range(len(pixels_NCHW)))
     shape = NetShape(1, 8, latent, features, tuple(widths), bottleneck_relu=bottleneck_relu)
