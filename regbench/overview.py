@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import inspect
 import io
 import math
@@ -86,6 +87,7 @@ def reference_shape() -> NetShape:
     return NetShape(CHANNELS, SIDE, sizes.latent, sizes.features, resolve_widths(SIDE, None), sizes.kernel)
 
 
+@functools.cache
 def count(method: type[Regularizer]) -> Counted:
     """Build the method and run one batch of its steps on tensors without contents: nothing is computed."""
     shape = reference_shape()

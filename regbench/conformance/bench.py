@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width, D latent units.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench.api import Options, Regularizer
 from regbench.data.batches import Batches
 from regbench.model import Model, build_model
+from regbench.modes import threads
 from regbench.nets import NetShape
 from regbench.training.meter import Meter
 from regbench.training.precision import Precision
@@ -41,15 +42,9 @@ def small_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """Tensors as small as these are slower on several threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return threads(torch.device("cpu"), 0.0)
 
 
 class Plain(Regularizer):

@@ -5,7 +5,7 @@ Shape suffixes: N images, P values of one image, M images in the place of sample
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -22,6 +22,9 @@ STARTS = 5
 """How often k-means on pixels is started; the best counts."""
 REFERENCES = 2
 """Version of what is computed here; known numbers of another one are computed anew."""
+
+_Rows: TypeAlias = tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+"""Pixels x_NP and labels of training images, and of test images."""
 
 
 def real_features(classifier: Classifier, split: Split) -> RealFeatures:
@@ -41,29 +44,29 @@ def reference_numbers(classifier: Classifier, split: Split) -> dict[str, Any]:
     few = min(len(real.features_NF), len(features_MF)) < 2
     frechet = None if few else frechet_distance(real.features_NF, features_MF)
     names = ("precision", "recall", "density", "coverage")
-    pixels = _pixel_probe(split)
+    rows = _pixels(split)
+    pixels = _pixel_probe(rows)
     return {
         "sha256": classifier.sha256,
         "accuracy": classifier.accuracy(split.test, split.test_labels),
         "knn_pixels": pixels and pixels["knn"],
         "linear_pixels": pixels and pixels["linear"],
-        "clusters_pixels": _pixel_clusters(split),
+        "clusters_pixels": _pixel_clusters(rows, len(split.classes)),
         "floors": {**(scores or dict.fromkeys(names)), "frechet": frechet},
         "references": REFERENCES,
     }
 
 
-def _pixel_probe(split: Split) -> dict[str, float] | None:
-    (train_NP, train_labels_N), (test_NP, test_labels_N) = _pixels(split)
+def _pixel_probe(rows: _Rows) -> dict[str, float] | None:
+    (train_NP, train_labels_N), (test_NP, test_labels_N) = rows
     return probe_accuracy(train_NP, train_labels_N, test_NP, test_labels_N, iterations=PIXEL_ITERATIONS)
 
 
-def _pixel_clusters(split: Split) -> dict[str, float] | None:
+def _pixel_clusters(rows: _Rows, clusters: int) -> dict[str, float] | None:
     """k-means with as many clusters as classes, found on training images; ``None`` where these are fewer still."""
     from sklearn.cluster import KMeans
 
-    (train_NP, _), (test_NP, labels_N) = _pixels(split)
-    clusters = len(split.classes)
+    (train_NP, _), (test_NP, labels_N) = rows
     if len(train_NP) < clusters:
         return None
     means = KMeans(clusters, n_init=STARTS, random_state=0).fit(train_NP)
@@ -71,7 +74,7 @@ def _pixel_clusters(split: Split) -> dict[str, float] | None:
     return {name: scores[name] for name in ("purity", "nmi", "ari", "accuracy")}
 
 
-def _pixels(split: Split) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+def _pixels(split: Split) -> _Rows:
     """Images as rows on [0, 1], with their labels: those that probes are fitted on, and scored on."""
     train = curve_index(len(split.train), TRAIN_IMAGES)
     test = fixed_index(len(split.test), TEST_IMAGES, "test")
