@@ -65,9 +65,8 @@ class Serial:
         if outcome.status == "oom":  # once more, with nothing of an earlier cell in memory
             self.runner.release()
             self.emit(CellRetried(cell.spec.title, outcome.reason))
-            again = replace(
-                Task.of(cell, self.runner.writer), fresh=False
-            )  # what the first try has saved counts
+            # What the first try has saved counts.
+            again = replace(Task.of(cell, self.runner.writer), fresh=False)
             outcome = self.runner.run(again, self.emit, self.signal)
         return outcome
 

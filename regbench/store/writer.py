@@ -216,9 +216,8 @@ class AttemptWriter:
             if os.path.lexists(self.cell.result) and (known is None or (replace and known == self._before)):
                 self.cell.set_aside(aside)
             self._rename(temporary)
-        except (
-            BaseException
-        ):  # a signal, too, must leave no half of a result behind, and the earlier one in its place
+        except BaseException:
+            # A signal, too, must leave no half of a result behind, and the earlier one in its place.
             if os.path.lexists(aside) and not os.path.lexists(self.cell.result):
                 with suppress(OSError):  # what has brought us here is what to tell
                     aside.rename(self.cell.result)
